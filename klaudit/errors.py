@@ -1,0 +1,122 @@
+"""Every exception that klaudit raises on purpose.
+
+KlauditError                    exit code 3: the tool could not do its work
+├── InvalidRecord               2  a value that a record cannot hold
+│   └── InvalidBudget           2  a KL budget that cannot be compared with anything
+├── EstimatorError              2  tensors that do not fit together, an estimator that does not exist
+├── InvalidConfig               2  a file or an option that a person wrote, and that klaudit cannot read
+│   └── InvalidStepsFile        2  a `klaudit-steps/1` file with a bad line
+├── ModelNotFound               2  a path or a name under which no model lies
+├── RunNotFound                 2  no run, or more than one, answers to a name
+├── NameTaken                   2  a run of that name is there already
+├── MissingExtra                2  an optional dependency is not installed
+├── StoreError                  3  the store cannot be used
+│   ├── StoreUnreachable        3  nothing answers at the store's URL, or it is locked
+│   ├── NotAStore               3  what lies at the URL was not made by klaudit
+│   ├── SchemaTooOld            3  an older klaudit made the store; it wants an upgrade
+│   ├── SchemaTooNew            3  a newer klaudit made the store
+│   └── DuplicateStep           3  a (run, segment, step) that is stored already
+├── TrainingFailed              3  the embedded trainer cannot go on
+├── AlertNotDelivered           3  a channel refused an alert
+└── KLBudgetExceeded            1  a budget with action "stop" was broken: the only one that reaches a trainer
+"""
+
+from typing import ClassVar
+
+
+class KlauditError(Exception):
+    """Anything that klaudit raises; the message says what was expected, what came and what to do."""
+
+    exit_code: ClassVar[int] = 3
+    """What `klaudit` exits with when this error ends a command."""
+
+
+class InvalidRecord(KlauditError, ValueError):
+    """A value that a record cannot hold."""
+
+    exit_code = 2
+
+
+class InvalidBudget(InvalidRecord):
+    """A KL budget that cannot be compared with anything."""
+
+
+class EstimatorError(KlauditError, ValueError):
+    """Tensors that do not fit together, or an estimator that does not exist."""
+
+    exit_code = 2
+
+
+class InvalidConfig(KlauditError, ValueError):
+    """A file or an option that a person wrote, and that klaudit cannot read."""
+
+    exit_code = 2
+
+
+class InvalidStepsFile(InvalidConfig):
+    """A `klaudit-steps/1` file with a bad line; nothing of it was taken."""
+
+
+class ModelNotFound(KlauditError, FileNotFoundError):
+    """A path or a name under which no model lies."""
+
+    exit_code = 2
+
+
+class RunNotFound(KlauditError, LookupError):
+    """No run, or more than one, answers to a name."""
+
+    exit_code = 2
+
+
+class NameTaken(KlauditError):
+    """A run of that name is there already."""
+
+    exit_code = 2
+
+
+class MissingExtra(KlauditError, ImportError):
+    """An optional dependency is not installed; the message is the `pip install` line."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f'{what} needs an optional part of klaudit. Install it with: pip install "klaudit[{extra}]"')
+
+
+class StoreError(KlauditError):
+    """The store cannot be used."""
+
+
+class StoreUnreachable(StoreError):
+    """Nothing answers at the store's URL, or it is locked."""
+
+
+class NotAStore(StoreError):
+    """What lies at the URL was not made by klaudit."""
+
+
+class SchemaTooOld(StoreError):
+    """An older klaudit made the store; it wants an upgrade."""
+
+
+class SchemaTooNew(StoreError):
+    """A newer klaudit made the store."""
+
+
+class DuplicateStep(StoreError):
+    """A (run, segment, step) that is stored already; nothing logged is ever overwritten."""
+
+
+class TrainingFailed(KlauditError):
+    """The embedded trainer cannot go on."""
+
+
+class AlertNotDelivered(KlauditError):
+    """A channel refused an alert."""
+
+
+class KLBudgetExceeded(KlauditError, RuntimeError):
+    """A budget with action "stop" was broken: the only exception that leaves klaudit into a trainer."""
+
+    exit_code = 1

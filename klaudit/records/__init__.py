@@ -1,0 +1,32 @@
+"""Frozen records that cross borders; standard library only."""
+
+from klaudit.records.alert import Alert
+from klaudit.records.budget import KLBudget
+from klaudit.records.checkpoint import Checkpoint, ReferenceModel
+from klaudit.records.drift import DriftMeasurement
+from klaudit.records.finding import Finding, Severity, identify_finding
+from klaudit.records.run import PRIMARY, Run, RunSummary, Segment
+from klaudit.records.series import UNIT_LABELS, KLReading, KLSeries, find_governing_series
+from klaudit.records.step import StepRecord, TextSample, TokenScore
+
+__all__ = [
+    "PRIMARY",
+    "UNIT_LABELS",
+    "Alert",
+    "Checkpoint",
+    "DriftMeasurement",
+    "Finding",
+    "KLBudget",
+    "KLReading",
+    "KLSeries",
+    "ReferenceModel",
+    "Run",
+    "RunSummary",
+    "Segment",
+    "Severity",
+    "StepRecord",
+    "TextSample",
+    "TokenScore",
+    "find_governing_series",
+    "identify_finding",
+]

@@ -1,0 +1,69 @@
+"""One step of training, and a few sampled texts of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from klaudit.errors import InvalidRecord
+from klaudit.records.run import PRIMARY, require_aware
+from klaudit.records.series import KLReading
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """What one step logged. Numbers may be NaN or infinite: a record keeps what the trainer computed.
+
+    Raises:
+        InvalidRecord: a negative step or segment, a time without zone.
+    """
+
+    step: int
+    """The trainer's global step."""
+    kl: KLReading
+    """The primary reading, under the key `kl`."""
+    logged_at: datetime
+    segment: int = 0
+    beta: float | None = None
+    """KL penalty coefficient in force at this step."""
+    score: float | None = None
+    """Raw reward, mean over the batch."""
+    readings: Mapping[str, KLReading] = field(default_factory=dict)
+    """The step's other KLs by series key, such as `kl_k1` or `kl_update`."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Everything else; names with a meaning stand in DESIGN 6.3."""
+
+    def __post_init__(self) -> None:
+        if self.step < 0 or self.segment < 0:
+            raise InvalidRecord(f"StepRecord.step and .segment must be 0 or more; got step={self.step!r}, segment={self.segment!r}")
+        if PRIMARY in self.readings:
+            raise InvalidRecord(f"StepRecord.readings must not hold {PRIMARY!r}: that is the field `kl`")
+        require_aware("StepRecord", "logged_at", self.logged_at)
+
+    def reading(self, key: str) -> KLReading | None:
+        """The reading of one series, `kl` included; None where the step has none."""
+        return self.kl if key == PRIMARY else self.readings.get(key)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """One sampled token under policy and reference; log-probabilities in nats."""
+
+    text: str
+    policy_logprob: float
+    reference_logprob: float
+    kl: float | None = None
+    """Full-vocabulary KL(policy || reference) at this position, in nats; None where only sampled tokens were scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextSample:
+    """One sampled completion of a step, so that a person sees what a KL looks like in text."""
+
+    step: int
+    prompt: str
+    completion: str
+    tokens: tuple[TokenScore, ...]
+    segment: int = 0
+    index: int = 0
+    """Which of the step's samples."""
+    score: float | None = None
