@@ -1,0 +1,6 @@
+"""The store: what klaudit saw and found, in a SQL database; the only room that knows SQLAlchemy and Alembic."""
+
+from klaudit.store.migration import SchemaStatus
+from klaudit.store.opening import Store, check_store, open_store, upgrade_store
+
+__all__ = ["SchemaStatus", "Store", "check_store", "open_store", "upgrade_store"]
