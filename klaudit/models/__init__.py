@@ -1,0 +1,4 @@
+"""Load a language model, sample from it, score what it wrote: the one place that does, for ppo, drift and probe.
+
+Import from the modules: this file stays light, so that nobody pays for torch who does not use it.
+"""
