@@ -1,0 +1,200 @@
+"""The number of each kind of budget that is compared with its limit, and its lower bound."""
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from klaudit.records import DriftMeasurement, KLBudget, KLReading, Run
+from klaudit.records.series import ONE_SIDED_95
+
+LEAST_KNOWN_WEIGHT = 0.99
+"""Share of an EWMA's weight that must come from readings with a standard error before the EWMA has one."""
+
+ONE_SIDED = "one-sided 95% lower bound"
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLevel:
+    """What one step or checkpoint has of a budget."""
+
+    step: int
+    value: float
+    """In the budget's unit."""
+    lower_bound: float | None
+    """In the budget's unit; None where no standard error is known."""
+    subject: str
+    """What it is, for people."""
+    bound_name: str = ONE_SIDED
+
+
+class Statistic(Protocol):
+    """Takes in one reading after another; gives value and standard error so far, both in the readings' unit."""
+
+    def observe(self, value: float, *, standard_error: float | None) -> tuple[float, float | None]:
+        """The statistic with this reading in it."""
+
+
+class Latest:
+    """The reading itself."""
+
+    def observe(self, value: float, *, standard_error: float | None) -> tuple[float, float | None]:
+        """See Statistic."""
+        return value, standard_error
+
+
+class ExponentialMean:
+    """EWMA of weight 2 / (n_steps + 1), started by the first reading; independent errors: SE^2 = (1 - a)^2 SE^2 + a^2 SE_x^2."""
+
+    def __init__(self, n_steps: int) -> None:
+        self.weight = 2 / (n_steps + 1)
+        self.mean: float | None = None
+        self.variance = 0.0
+        self.known_weight = 0.0
+
+    def observe(self, value: float, *, standard_error: float | None) -> tuple[float, float | None]:
+        """See Statistic."""
+        weight = 1.0 if self.mean is None else self.weight
+        self.mean = value if self.mean is None else (1 - weight) * self.mean + weight * value
+        error = weight * (standard_error or 0.0)
+        self.variance = (1 - weight) ** 2 * self.variance + error * error
+        self.known_weight = (1 - weight) * self.known_weight + weight * (standard_error is not None)
+        return self.mean, math.sqrt(self.variance) if self.known_weight >= LEAST_KNOWN_WEIGHT else None
+
+
+class Total:
+    """Sum of all readings; independent errors add in squares, and one unknown error leaves the sum's unknown."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.variance: float | None = 0.0
+
+    def observe(self, value: float, *, standard_error: float | None) -> tuple[float, float | None]:
+        """See Statistic."""
+        self.total += value
+        self.variance = None if self.variance is None or standard_error is None else self.variance + standard_error * standard_error
+        return self.total, None if self.variance is None else math.sqrt(self.variance)
+
+
+class BudgetWatch:
+    """One budget on the steps of a run."""
+
+    def __init__(self, budget: KLBudget, *, run: Run, n_kept: int) -> None:
+        self.budget = budget
+        self.key = find_update_key(run) if budget.scope == "path" else run.governing_key
+        self._statistic = self._start_statistic()
+        self._kept: deque[dict[str, Any]] = deque(maxlen=n_kept)
+        self._n_finite = 0
+        self._n_left_out = 0
+        self._why_left_out = ""
+        self._series: dict[str, Any] = {}
+
+    def begin_segment(self) -> None:
+        """Windows start again; a path goes on, because what was spent stays spent."""
+        if self.budget.scope != "path":
+            self._statistic = self._start_statistic()
+            self._kept.clear()
+
+    def observe(self, reading: KLReading, *, step: int) -> BudgetLevel | None:
+        """The level with this reading in it; None where the reading cannot be compared."""
+        if not reading.is_finite:
+            return None
+        self._n_finite += 1
+        converted = convert_reading(reading, budget=self.budget)
+        if converted.value is None or not converted.is_finite:
+            self._n_left_out += 1
+            self._why_left_out = converted.not_measured or "too large a number in the budget's unit"
+            return None
+        standard_error = converted.effective_standard_error
+        value, error = self._statistic.observe(converted.value, standard_error=standard_error)
+        bound = None if error is None else value - ONE_SIDED_95 * error
+        self._kept.append({"step": step, "kl": converted.value, "standard_error": standard_error, "value": value, "lower_bound": bound})
+        self._series = {"key": self.key, "kind": reading.series.kind, "estimator": reading.series.estimator, "unit": reading.series.unit}
+        return BudgetLevel(step=step, value=value, lower_bound=bound, subject=self._name(converted))
+
+    @property
+    def not_compared(self) -> str | None:
+        """Why the budget could not be compared with some or all readings so far."""
+        if self.key is None:
+            wanted = "policy-update KL of known unit" if self.budget.scope == "path" else "reference KL of known estimator and unit"
+            return f"no {wanted}"
+        if not self._n_finite:
+            return f"no finite reading of {self.key!r}"
+        if self._n_left_out:
+            return f"{self._n_left_out} of {self._n_finite} readings of {self.key!r} were not compared: {self._why_left_out}"
+        return None
+
+    def evidence(self) -> dict[str, Any]:
+        """The readings behind the level, in the budget's unit, and what series they are of."""
+        return {"series": self._series, "n_left_out": self._n_left_out, "window": list(self._kept)}
+
+    def _start_statistic(self) -> Statistic:
+        if self.budget.window_steps is not None:
+            return ExponentialMean(self.budget.window_steps)
+        return Total() if self.budget.scope == "path" else Latest()
+
+    def _name(self, reading: KLReading) -> str:
+        if self.budget.scope == "window":
+            return f"EWMA over {self.budget.window_steps} steps of {reading.series.label}"
+        return f"Sum of {reading.series.label}" if self.budget.scope == "path" else reading.series.label
+
+
+class CheckpointWatch:
+    """One budget on what was measured of a run's checkpoints."""
+
+    def __init__(self, budget: KLBudget) -> None:
+        self.budget = budget
+        self.not_compared: str | None = "no measured drift of a checkpoint (full vocabulary, all prompts)"
+        self._kept: list[dict[str, Any]] = []
+
+    def observe(self, measurement: DriftMeasurement) -> BudgetLevel | None:
+        """The level of one checkpoint; None where its unit cannot be compared."""
+        reading = KLReading(measurement.series, measurement.value, mean_length=measurement.mean_length)
+        converted = reading.to_unit(self.budget.unit)
+        if converted.value is None or not converted.is_finite or measurement.step is None:
+            self.not_compared = converted.not_measured or f"drift of {measurement.checkpoint} is not a finite number"
+            return None
+        self.not_compared = None
+        factor = converted.value / measurement.value if measurement.value else 1.0
+        low, high = measurement.low * factor, measurement.high * factor
+        self._kept.append(
+            {"checkpoint": measurement.checkpoint, "step": measurement.step, "value": converted.value, "low": low, "high": high}
+        )
+        subject = f"Measured drift of checkpoint {measurement.checkpoint} (full, n = {measurement.n_sequences})"
+        return BudgetLevel(
+            step=measurement.step, value=converted.value, lower_bound=low, subject=subject, bound_name="95% interval's lower end"
+        )
+
+    def evidence(self) -> dict[str, Any]:
+        """The measurements so far, in the budget's unit."""
+        return {"series": {"kind": "reference", "estimator": "full"}, "measurements": list(self._kept)}
+
+
+def find_update_key(run: Run) -> str | None:
+    """Key of the run's policy-update KL; None where none of known unit is declared."""
+    return next((key for key, series in run.series.items() if series.kind == "update" and series.unit != "unknown"), None)
+
+
+def convert_reading(reading: KLReading, *, budget: KLBudget) -> KLReading:
+    """The reading in the budget's unit, with the standard error that its estimator implies where none was measured."""
+    if reading.standard_error is None and reading.is_finite:
+        reading = replace(reading, standard_error=reading.effective_standard_error)
+    if reading.value is not None and reading.series.unit == "unknown":
+        return KLReading.absent(reading.series, "its unit is unknown")
+    return reading.to_unit(budget.unit)
+
+
+def list_latest_drift(measurements: Iterable[DriftMeasurement], *, run_id: str) -> list[DriftMeasurement]:
+    """Full-vocabulary drift over all prompts of the run's checkpoints, by step; of a checkpoint measured twice, the later one."""
+    latest: dict[int, DriftMeasurement] = {}
+    for one in sorted(measurements, key=lambda measurement: measurement.measured_at):
+        if one.step is not None and one.run_id in {None, run_id} and one.slice is None and one.series.estimator == "full":
+            latest[one.step] = one
+    return [latest[step] for step in sorted(latest)]
+
+
+def describe_budget(budget: KLBudget) -> dict[str, Any]:
+    """A budget as JSON evidence."""
+    names = ("id", "limit", "unit", "scope", "window_steps", "on", "action", "owner", "reason")
+    return {name: getattr(budget, name) for name in names}

@@ -1,0 +1,151 @@
+"""For a training loop of one's own: start a run, log its steps, close it."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from klaudit.audit import Policy
+from klaudit.callbacks.recording import Guarded, describe_arguments, gather_budgets, never_raise, open_recorder
+from klaudit.records import PRIMARY, KLBudget, KLReading, KLSeries, ReferenceModel, Run, StepRecord, TextSample
+from klaudit.workflows.recorder import RunRecorder
+
+
+class LoopRun(Guarded):
+    """A run that a loop logs to. Use it as a context manager, or call `close`."""
+
+    def __init__(self, recorder: RunRecorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+        self._closed = False
+
+    @property
+    def record(self) -> Run:
+        """The run as it stands in the store."""
+        return self._recorder.run
+
+    @property
+    def failures(self) -> int:
+        """How often logging failed; the loop went on."""
+        return self.guard.failures
+
+    @never_raise
+    def log(
+        self,
+        *,
+        step: int,
+        kl: float | KLReading | None = None,
+        beta: float | None = None,
+        score: float | None = None,
+        metrics: Mapping[str, float] | None = None,
+        readings: Mapping[str, KLReading] | None = None,
+        samples: Iterable[TextSample] = (),
+    ) -> None:
+        """Record one step; never raises.
+
+        Args:
+            step: the loop's global step.
+            kl: a number of the run's declared series, or a reading; None: not measured at this step.
+            beta: KL coefficient in force.
+            score: raw reward, mean over the batch.
+            metrics: everything else; names with a meaning stand in DESIGN 6.3.
+            readings: other KLs by series key.
+            samples: a few completions with per-token log-probabilities.
+        """
+        run = self._recorder.run
+        record = StepRecord(
+            step=step,
+            kl=self._to_reading(kl, metrics or {}),
+            logged_at=datetime.now(UTC),
+            segment=self._recorder.segment,
+            beta=run.beta if beta is None else float(beta),
+            score=None if score is None else float(score),
+            readings=dict(readings or {}),
+            metrics={name: float(value) for name, value in (metrics or {}).items()},
+        )
+        undeclared = {key: reading.series for key, reading in record.readings.items() if key not in run.series}
+        if undeclared:
+            self._recorder.declare_series({**run.series, **undeclared})
+        self._recorder.record(record, samples=tuple(samples))
+
+    @never_raise
+    def close(self, *, failed: bool = False) -> None:
+        """End the run; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._recorder.close(failed=failed)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(failed=kind is not None)
+
+    def _to_reading(self, kl: float | KLReading | None, metrics: Mapping[str, float]) -> KLReading:
+        if isinstance(kl, KLReading):
+            return kl
+        series = self._recorder.run.series[PRIMARY]
+        if kl is None:
+            return KLReading.absent(series, "the loop gave no kl at this step")
+        return KLReading(series, float(kl), None, self._recorder.run.batch_size, metrics.get("response_length") or None)
+
+
+def start_run(
+    name: str,
+    *,
+    kl: KLSeries | None = None,
+    batch_size: int | None = None,
+    beta: float | None = None,
+    planned_steps: int | None = None,
+    algorithm: str | None = None,
+    policy_model: str | None = None,
+    reference: ReferenceModel | None = None,
+    config: Mapping[str, Any] | None = None,
+    budget: KLBudget | Iterable[KLBudget] | None = None,
+    store: str | None = None,
+    policy: Policy | Path | str | None = None,
+    webhook: str | None = None,
+    resumed_from_step: int | None = None,
+) -> LoopRun:
+    """Begin a run for any loop.
+
+    Args:
+        name: of the run; a taken name gives `name-2`.
+        kl: what the loop's `kl` is; left out, it is recorded as unknown and compared with nothing.
+        batch_size: sequences a step.
+        beta: KL coefficient, where it does not change.
+        planned_steps: how many steps are meant.
+        algorithm: such as `ppo`.
+        policy_model: name of the model that is trained.
+        reference: the model that KL is measured against.
+        config: the loop's settings, as JSON.
+        budget: KL budgets of this run, besides those in the store that cover it.
+        store: SQLAlchemy URL; default `$KLAUDIT_STORE`, else `sqlite:///klaudit.db`.
+        policy: of the live audit: a Policy or a TOML file.
+        webhook: URL that alerts are posted to; default `$KLAUDIT_WEBHOOK`.
+        resumed_from_step: goes on with the run of that name in a new segment.
+
+    Raises:
+        StoreError: the store cannot be used.
+        InvalidRecord: a value that a run cannot hold.
+        InvalidConfig: a policy file or a webhook that cannot be read.
+    """
+    run = Run(
+        id="",
+        name=name,
+        started_at=datetime.now(UTC),
+        algorithm=algorithm,
+        framework="loop",
+        policy=policy_model,
+        reference=reference,
+        batch_size=batch_size,
+        beta=beta,
+        planned_steps=planned_steps,
+        series={PRIMARY: kl or KLSeries(kind="unknown", direction="unknown")},
+        config=describe_arguments(config or {}),
+    )
+    return LoopRun(
+        open_recorder(
+            run=run, store=store, budgets=gather_budgets(budget), policy=policy, webhook=webhook, resumed_from_step=resumed_from_step
+        )
+    )

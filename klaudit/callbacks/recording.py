@@ -1,0 +1,123 @@
+"""What every way into klaudit shares: opening the store from inside somebody's training, and never breaking it."""
+
+import functools
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from klaudit.alerts import Channel, ConsoleChannel, WebhookChannel
+from klaudit.audit import PRESETS, Policy, find_policy
+from klaudit.config import read_settings
+from klaudit.errors import InvalidBudget, KLBudgetExceeded
+from klaudit.records import KLBudget, Run
+from klaudit.store import open_store
+from klaudit.workflows.recorder import RunRecorder, begin_run
+
+SECRET_WORDS = ("token", "password", "secret", "api_key", "apikey", "credential")
+"""A trainer's argument whose name holds one of these is never recorded, unless it counts tokens."""
+
+
+def say(line: str) -> None:
+    """One line for the person at the terminal."""
+    print(f"klaudit: {line}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def gather_budgets(budget: KLBudget | Iterable[KLBudget] | None) -> tuple[KLBudget, ...]:
+    """The budgets of an argument that may be one, several or none.
+
+    Raises:
+        InvalidBudget: an action that this version cannot take.
+    """
+    budgets = () if budget is None else (budget,) if isinstance(budget, KLBudget) else tuple(budget)
+    for one in budgets:
+        require_known_action(one)
+    return budgets
+
+
+def require_known_action(budget: KLBudget) -> None:
+    """Refuse an action that would not be taken.
+
+    Raises:
+        InvalidBudget: for `raise_beta`.
+    """
+    if budget.action == "raise_beta":
+        raise InvalidBudget("KLBudget.action 'raise_beta' is not there yet; use alert, save_checkpoint or stop")
+
+
+def open_recorder(
+    *,
+    run: Run,
+    store: str | None,
+    budgets: Sequence[KLBudget],
+    policy: Policy | Path | str | None,
+    webhook: str | None,
+    resumed_from_step: int | None = None,
+) -> RunRecorder:
+    """Open the store, made when it is not there, and begin the run.
+
+    Raises:
+        StoreError: the store cannot be used.
+        InvalidConfig: a policy file or a webhook that cannot be read.
+    """
+    settings = read_settings()
+    url = webhook or settings.webhook
+    channels: tuple[Channel, ...] = (ConsoleChannel(), *((WebhookChannel(url),) if url else ()))
+    chosen = policy if isinstance(policy, Policy) else PRESETS["default"] if policy is None else find_policy(str(policy))
+    return begin_run(
+        open_store(store or settings.store, create=True),
+        run=run,
+        resumed_from_step=resumed_from_step,
+        budgets=budgets,
+        policy=chosen,
+        channels=channels,
+    )
+
+
+def describe_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A trainer's arguments as JSON, secrets left out."""
+    return {
+        name: value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+        for name, value in arguments.items()
+        if not any(word in name.lower() for word in SECRET_WORDS) or isinstance(value, (int, float))
+    }
+
+
+class Guard:
+    """Counts what went wrong inside klaudit, and says it once: training goes on."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def note(self, what: str, error: Exception) -> None:
+        """One failure; only the first is printed."""
+        self.failures += 1
+        if self.failures == 1:
+            say(
+                f"{what} failed and training goes on; this step is not recorded, later failures are only counted. {type(error).__name__}: {error}"
+            )
+
+
+class Guarded:
+    """Something that lives in a trainer, with a guard."""
+
+    def __init__(self) -> None:
+        self.guard = Guard()
+
+
+M = TypeVar("M", bound=Callable[..., None])
+
+
+def never_raise(method: M) -> M:
+    """Keep every exception but KLBudgetExceeded inside klaudit; for methods of something Guarded."""
+
+    @functools.wraps(method)
+    def guarded(self: Guarded, *args: Any, **kwargs: Any) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except KLBudgetExceeded:
+            raise
+        except Exception as error:
+            self.guard.note(method.__name__, error)
+
+    return cast(M, guarded)

@@ -1,0 +1,217 @@
+"""The callback for every trainer that speaks Hugging Face's TrainerCallback protocol: the embedded PPO, TRL, and any Trainer."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from klaudit.audit import Policy
+from klaudit.callbacks.recording import Guarded, describe_arguments, gather_budgets, never_raise, open_recorder, say
+from klaudit.errors import KLBudgetExceeded
+from klaudit.exchange.metric_map import UNKNOWN_TRAINER, Framework, declare_series, detect_framework, read_logs
+from klaudit.records import PRIMARY, Finding, KLBudget, ReferenceModel, Run, Severity, TextSample
+from klaudit.workflows.recorder import RunRecorder
+
+END_OF_TRAINING = frozenset({"train_runtime", "train_samples_per_second"})
+"""Keys of the summary that Hugging Face's Trainer logs once at the end; it is no step."""
+
+
+class KLAuditCallback(Guarded, TrainerCallback):
+    """Records and audits a run from inside its trainer. Rank 0 writes; the other ranks do nothing.
+
+    Args:
+        run: name of the run. A fresh start under a taken name is recorded as `name-2`; a resumed trainer goes on with the old run.
+        budget: KL budgets of this run, besides those in the store that cover it.
+        store: SQLAlchemy URL; default `$KLAUDIT_STORE`, else `sqlite:///klaudit.db`. A SQLite file is made when it is not there.
+        policy: of the live audit: a Policy or a TOML file.
+        webhook: URL that alerts are posted to; default `$KLAUDIT_WEBHOOK`.
+        policy_model: name of the model that is trained; default: what its config says.
+        reference: the model that KL is measured against, for the record.
+
+    Raises:
+        InvalidBudget: an action that cannot be taken.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        *,
+        budget: KLBudget | Iterable[KLBudget] | None = None,
+        store: str | None = None,
+        policy: Policy | Path | str | None = None,
+        webhook: str | None = None,
+        policy_model: str | None = None,
+        reference: ReferenceModel | None = None,
+    ) -> None:
+        super().__init__()
+        self._policy_model = policy_model
+        self._run_name = run
+        self._budgets = gather_budgets(budget)
+        self._store = store
+        self._policy = policy
+        self._webhook = webhook
+        self._reference = reference
+        self._framework: Framework | None = None
+        self._recorder: RunRecorder | None = None
+        self._run: Run | None = None
+        self._batch_size: int | None = None
+        self._stop: Finding | None = None
+
+    @property
+    def run(self) -> Run | None:
+        """The run as it stands in the store; None before it began."""
+        return self._run
+
+    @property
+    def failures(self) -> int:
+        """How often klaudit failed inside this training; training went on."""
+        return self.guard.failures
+
+    @never_raise
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Open the store and begin the run, or its next segment."""
+        if not state.is_world_process_zero:
+            return
+        model = kwargs.get("model")
+        self._batch_size = find_batch_size(args)
+        run = Run(
+            id="",
+            name=self._run_name,
+            started_at=datetime.now(UTC),
+            policy=self._policy_model or name_model(getattr(model, "policy", model)),
+            reference=self._reference,
+            batch_size=self._batch_size,
+            beta=find_beta(args),
+            planned_steps=state.max_steps if state.max_steps and state.max_steps > 0 else None,
+            config=describe_arguments(args.to_dict() if hasattr(args, "to_dict") else vars(args)),
+        )
+        self._recorder = open_recorder(
+            run=run,
+            store=self._store,
+            budgets=self._budgets,
+            policy=self._policy,
+            webhook=self._webhook,
+            resumed_from_step=state.global_step,
+        )
+        self._run = self._recorder.run
+
+    @never_raise
+    def on_log(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        samples: Sequence[TextSample] = (),
+        **kwargs: Any,
+    ) -> None:
+        """Record one step, and take the actions that broken budgets ask for."""
+        if self._recorder is None or not logs or END_OF_TRAINING & logs.keys():
+            return
+        if self._framework is None:
+            self._framework = self._declare(args, logs)
+        step = read_logs(
+            logs,
+            framework=self._framework,
+            series=self._recorder.run.series,
+            step=state.global_step,
+            segment=self._recorder.segment,
+            logged_at=datetime.now(UTC),
+            beta=find_beta(args),
+            n_sequences=self._batch_size,
+        )
+        for finding in self._recorder.record(step, samples=samples):
+            self._enforce(finding, control)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Stop trainers that never read `should_training_stop`, as TRL's PPO does not.
+
+        Raises:
+            KLBudgetExceeded: a budget with action "stop" was broken.
+        """
+        if self._stop is not None and self._framework is not None and not self._framework.reads_should_stop:
+            finding = self._stop
+            self._close()
+            raise KLBudgetExceeded(f"{finding.code} in run {self._run_name!r}: {finding.message}")
+
+    @never_raise
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Note the checkpoint."""
+        if self._recorder is not None:
+            path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            self._recorder.add_checkpoint(step=state.global_step, path=str(path.resolve()))
+
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """End the run."""
+        self._close()
+
+    @never_raise
+    def _close(self) -> None:
+        if self._recorder is not None:
+            recorder, self._recorder = self._recorder, None
+            recorder.close()
+
+    def _declare(self, args: Any, logs: Mapping[str, Any]) -> Framework:
+        assert self._recorder is not None
+        framework = detect_framework(logs) or UNKNOWN_TRAINER
+        estimator = getattr(args, "kl_estimator", None)
+        series = declare_series(framework, temperature=getattr(args, "temperature", None), estimator=estimator)
+        self._recorder.declare_series(series, framework=framework.name, algorithm=framework.algorithm)
+        self._run = self._recorder.run
+        say(describe_view(self._run, has_heldout="heldout_score" in logs, store=self._recorder.store_url))
+        return framework
+
+    def _enforce(self, finding: Finding, control: TrainerControl) -> None:
+        action = finding.evidence.get("action")
+        if finding.code != "KLA101" or not is_breach(finding):
+            return
+        if action in ("save_checkpoint", "stop"):
+            control.should_save = True
+        if action == "stop":
+            control.should_training_stop = True
+            self._stop = finding
+
+
+def is_breach(finding: Finding) -> bool:
+    """Whether the budget's action is due: at once for `on = "value"`, else once noise cannot explain it."""
+    return finding.evidence.get("on") == "value" or finding.severity is Severity.CRITICAL
+
+
+def describe_view(run: Run, *, has_heldout: bool, store: str) -> str:
+    """One line that says what klaudit sees: `objective/kl: k1, nats per sequence, temperature 0.7; beta 0.05; no held-out score`."""
+    series = run.series[PRIMARY]
+    if series.kind == "unknown":
+        kl = "no KL to the reference among the keys that this trainer logs"
+    else:
+        temperature = "unknown temperature" if series.temperature is None else f"temperature {series.temperature:g}"
+        kl = f"{series.source_key}: {series.estimator}, {series.unit.replace('_', ' ')}, {temperature}"
+    beta = "beta not seen" if run.beta is None else f"beta {run.beta:g}"
+    return f"run {run.name!r} -> {store}; {kl}; {beta}; {'held-out score' if has_heldout else 'no held-out score'}"
+
+
+def find_beta(args: Any) -> float | None:
+    """The KL coefficient of a trainer's arguments: `kl_coef` of TRL's PPOConfig, `beta` elsewhere."""
+    for name in ("kl_coef", "beta"):
+        value = getattr(args, name, None)
+        if isinstance(value, (int, float)):
+            return float(value)
+    return None
+
+
+def find_batch_size(args: Any) -> int | None:
+    """Sequences of one rollout: `batch_size` of PPO's arguments, else a rank's batch x ranks x accumulation."""
+    batch_size = getattr(args, "batch_size", None)
+    if isinstance(batch_size, int) and batch_size > 0:
+        return batch_size
+    per_device = getattr(args, "per_device_train_batch_size", None)
+    if not isinstance(per_device, int):
+        return None
+    return per_device * int(getattr(args, "world_size", 1)) * int(getattr(args, "gradient_accumulation_steps", 1))
+
+
+def name_model(model: Any) -> str | None:
+    """The name or path that a model was loaded from."""
+    config = getattr(model, "config", None)
+    return getattr(config, "_name_or_path", None) or None

@@ -1,0 +1,177 @@
+"""Measured drift of the checkpoints, beside the KL that the trainer logged."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from klaudit.records import UNIT_LABELS, DriftMeasurement, KLBudget, Run, StepRecord
+from klaudit.records.series import GOVERNING_ORDER
+from klaudit.report.views.curve import Curve, Point, draw_curve
+from klaudit.report.views.figure import format_interval, format_reading
+
+SHIFT = (
+    "The KL logged at step t belongs to the policy before update t, and checkpoint t holds the policy after it: "
+    "checkpoint t stands beside the KL logged at step t + 1. The trainer sampled its training prompts, the measurement a fixed set."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedKL:
+    """What the trainer logged of the policy that a checkpoint holds."""
+
+    logged_step: int
+    """One later than the checkpoint's."""
+    value: float | None
+    """In `unit`; None: not measured."""
+    standard_error: float | None
+    estimator: str
+    label: str
+    """Estimator and unit."""
+    unit: str
+    """For people."""
+    text: str
+    """Value, standard error and unit, or why it cannot be had in that unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriftPoint:
+    """One measurement of one checkpoint."""
+
+    checkpoint: str
+    step: int | None
+    """Updates done; None for a checkpoint of no run."""
+    slice: str | None
+    """None for all prompts."""
+    estimator: str
+    label: str
+    """What was measured, with estimator and unit."""
+    unit: str
+    """For people."""
+    value: float
+    low: float
+    """Lower end of the 95% interval, in `unit`."""
+    high: float
+    n_sequences: int
+    mean_length: float
+    """Tokens a sequence."""
+    text: str
+    """Value, interval and unit."""
+    logged: LoggedKL | None
+    """In the same unit; None where no KL was logged one step later."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriftView:
+    """What the page Drift shows of one run."""
+
+    run_id: str
+    reference: str
+    """Name of the reference model; several names where they differ."""
+    reference_digest: str | None
+    """None where it was not computed, or where measurements differ in it."""
+    statement: str
+    points: tuple[DriftPoint, ...]
+    """In order of step, slice (all prompts first) and estimator (full, k3, k1)."""
+    logged: Curve | None
+    """The governing KL that the trainer logged, drawn one step earlier than it was logged; None without one."""
+    interval: str
+    budgets: tuple[tuple[str, float, str], ...]
+    """Label, limit and unit of the budgets on checkpoints."""
+    settings: Mapping[str, object]
+    """Of the first measurement: what is needed to measure again."""
+
+    def select(self, estimator: str, *, slice: str | None = None) -> tuple[DriftPoint, ...]:
+        """Points of one estimator and slice."""
+        return tuple(one for one in self.points if (one.estimator, one.slice) == (estimator, slice))
+
+
+def view_drift(
+    run: Run,
+    *,
+    measurements: Sequence[DriftMeasurement],
+    steps: Sequence[StepRecord],
+    budgets: Sequence[KLBudget] = (),
+    max_points: int = 2000,
+) -> DriftView:
+    """Put checkpoints beside the log, shifted by the one step that the log lags.
+
+    Args:
+        steps: where a step was logged in several segments, the last segment counts.
+        budgets: those on the checkpoints of this run are shown.
+    """
+    by_step = {one.step: one for one in sorted(steps, key=lambda one: (one.segment, one.step))}
+    ordered = sorted(measurements, key=rank_measurement)
+    names = sorted({one.reference.name for one in measurements}) or ([run.reference.name] if run.reference else ["not declared"])
+    digests = {one.reference.digest for one in measurements} or {run.reference.digest if run.reference else None}
+    limits = (one for one in budgets if one.scope == "checkpoint" and one.covers(run.id, run.name))
+    return DriftView(
+        run_id=run.id,
+        reference=", ".join(names),
+        reference_digest=digests.pop() if len(digests) == 1 else None,
+        statement=SHIFT,
+        points=tuple(to_drift_point(one, run, by_step) for one in ordered),
+        logged=draw_logged(run, by_step, max_points),
+        interval="95% interval over sequences",
+        budgets=tuple((one.label, one.limit, UNIT_LABELS[one.unit]) for one in limits),
+        settings=dict(ordered[0].settings) if ordered else {},
+    )
+
+
+def draw_logged(run: Run, by_step: Mapping[int, StepRecord], max_points: int) -> Curve | None:
+    """The logged governing KL over the updates that its policy had seen."""
+    key = run.governing_key
+    if key is None:
+        return None
+    readings = ((step - 1, by_step[step].reading(key)) for step in sorted(by_step) if step >= 1)
+    points = [Point(0, updates, one.value, one.standard_error) for updates, one in readings if one is not None]
+    series = run.series[key]
+    label, unit = f"logged {series.label}", UNIT_LABELS[series.unit]
+    return draw_curve(points, key=key, label=label, unit=unit, max_points=max_points, estimator=series.estimator, band="± 1 standard error")
+
+
+def rank_measurement(one: DriftMeasurement) -> tuple[object, ...]:
+    """Order: step, checkpoint, slice with all prompts first, estimator with the best first."""
+    order = [*GOVERNING_ORDER, "k2", "unknown"]
+    step = (one.step is None, one.step or 0)
+    return (*step, one.checkpoint, one.slice is not None, one.slice or "", order.index(one.series.estimator), one.measured_at)
+
+
+def to_drift_point(one: DriftMeasurement, run: Run, by_step: Mapping[int, StepRecord]) -> DriftPoint:
+    """A measurement with the KL that was logged of the same policy."""
+    unit = UNIT_LABELS[one.series.unit]
+    logged = None if one.step is None else find_logged(one, run=run, step=by_step.get(one.step + 1))
+    return DriftPoint(
+        checkpoint=one.checkpoint,
+        step=one.step,
+        slice=one.slice,
+        estimator=one.series.estimator,
+        label=one.series.label,
+        unit=unit,
+        value=one.value,
+        low=one.low,
+        high=one.high,
+        n_sequences=one.n_sequences,
+        mean_length=one.mean_length,
+        text=f"{format_interval(one.value, one.low, one.high)} {unit}",
+        logged=logged,
+    )
+
+
+def find_logged(measurement: DriftMeasurement, *, run: Run, step: StepRecord | None) -> LoggedKL | None:
+    """The KL logged one step after the checkpoint: of the measurement's estimator, else the governing one, in its unit."""
+    if step is None:
+        return None
+    keys = [key for key, one in run.series.items() if one.kind == "reference" and one.estimator == measurement.series.estimator]
+    readings = (step.reading(key) for key in (*keys, run.governing_key) if key is not None)
+    reading = next((one for one in readings if one is not None and one.value is not None), None)
+    if reading is None:
+        return None
+    converted = reading.to_unit(measurement.series.unit)
+    return LoggedKL(
+        logged_step=step.step,
+        value=converted.value,
+        standard_error=converted.standard_error,
+        estimator=converted.series.estimator,
+        label=converted.series.label,
+        unit=UNIT_LABELS[converted.series.unit],
+        text=format_reading(converted),
+    )

@@ -1,0 +1,47 @@
+"""Write a report of a run."""
+
+from datetime import datetime
+from pathlib import Path
+
+import klaudit
+from klaudit.errors import StoreError
+from klaudit.report import build_report, render_report
+from klaudit.store import Store
+from klaudit.workflows.audits import audit_stored_run
+
+
+def compose_report(store: Store, name: str, *, report_format: str, generated_at: datetime) -> str:
+    """The text of a report.
+
+    Raises:
+        RunNotFound: no run has that id or name.
+    """
+    audit = audit_stored_run(store, name)
+    run = audit.run
+    report = build_report(
+        run=run,
+        steps=store.steps.list(run.id),
+        audit=audit.to_dict(),
+        budgets=store.budgets.for_run(run),
+        checkpoints=store.checkpoints.list(run.id),
+        drift=store.drift.list(run.id),
+        samples=store.samples.list(run.id),
+        generated_at=generated_at,
+        klaudit_version=klaudit.__version__,
+    )
+    return render_report(report, format=report_format)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all.
+
+    Raises:
+        StoreError: the place cannot be written to.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
