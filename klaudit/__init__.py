@@ -1,1 +1,47 @@
-"""Flight recorder and auditor of RLHF training."""
+"""Flight recorder and auditor of RLHF training.
+
+Importing this is light: what needs torch, transformers or a database is imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from klaudit.errors import KlauditError, KLBudgetExceeded
+from klaudit.records import KLBudget, KLReading, KLSeries, ReferenceModel, Severity, TextSample, TokenScore
+
+if TYPE_CHECKING:
+    from klaudit.callbacks.attachment import attach
+    from klaudit.callbacks.loop import LoopRun, start_run
+    from klaudit.callbacks.trainer_callback import KLAuditCallback
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "KLAuditCallback",
+    "KLBudget",
+    "KLBudgetExceeded",
+    "KLReading",
+    "KLSeries",
+    "KlauditError",
+    "LoopRun",
+    "ReferenceModel",
+    "Severity",
+    "TextSample",
+    "TokenScore",
+    "attach",
+    "start_run",
+]
+
+_LAZY = {
+    "KLAuditCallback": "klaudit.callbacks.trainer_callback",
+    "LoopRun": "klaudit.callbacks.loop",
+    "attach": "klaudit.callbacks.attachment",
+    "start_run": "klaudit.callbacks.loop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'klaudit' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_LAZY[name]), name)

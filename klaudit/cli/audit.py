@@ -1,0 +1,88 @@
+"""`klaudit audit` and `klaudit rules`."""
+
+import inspect
+from typing import Annotated
+
+import typer
+
+from klaudit.audit import Audit, find_policy
+from klaudit.audit.rules import RULES
+from klaudit.cli.options import JsonOption, RunArgument, StoreOption, open_given_store
+from klaudit.cli.output import SEVERITY_STYLES, console, print_json, print_table
+from klaudit.errors import InvalidConfig
+from klaudit.records import Severity
+from klaudit.workflows.audits import audit_stored_run, keep_findings
+
+rules_app = typer.Typer(no_args_is_help=True, help="The rules of the audit.")
+
+
+def audit_run(
+    run: RunArgument,
+    policy: Annotated[str, typer.Option("--policy", metavar="FILE", help="Policy file (TOML), or the name of a preset.")] = "default",
+    fail_on: Annotated[Severity, typer.Option("--fail-on", help="Exit with 1 when a finding is at or above this.")] = Severity.CRITICAL,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Audit a recorded run. Exits with 1 when it finds something at or above --fail-on."""
+    chosen = find_policy(policy)
+    with open_given_store(store) as opened:
+        audit = audit_stored_run(opened, run, policy=chosen)
+        if policy == "default":
+            keep_findings(opened, audit)
+    if as_json:
+        print_json(audit.to_dict())
+    else:
+        print_audit(audit)
+    return 1 if audit.has_findings_at(fail_on) else 0
+
+
+def print_audit(audit: Audit) -> None:
+    """An audit for people."""
+    coverage, series = audit.coverage, audit.governing_series
+    console.print(f"[bold]Audit of run[/bold] {audit.run.name}: {audit.verdict}", soft_wrap=True)
+    console.print(
+        f"  {coverage.steps} steps; {series.label if series else 'no governing KL'} measured on {coverage.kl_measured}; "
+        f"{coverage.gaps} missing, {coverage.non_finite} with a non-finite number; policy {audit.policy.name} {audit.policy.version}",
+        markup=False,
+        soft_wrap=True,
+    )
+    for finding in audit.findings:
+        style = SEVERITY_STYLES[finding.severity]
+        span = (
+            f"step {finding.first_step}"
+            if finding.first_step == finding.last_step
+            else f"steps {finding.first_step} to {finding.last_step}"
+        )
+        console.print(
+            f"  [{style}]{finding.severity}[/{style}] {finding.code} {finding.rule}, {span}, seen at {finding.detected_step}",
+            soft_wrap=True,
+        )
+        console.print(f"    {finding.message}", markup=False, soft_wrap=True)
+        console.print(f"    What to do: {finding.remedy}", markup=False, soft_wrap=True)
+    if not audit.findings:
+        console.print("  no findings", markup=False)
+    for silent in coverage.rules_not_run:
+        console.print(f"  not judged: {silent.code}, {silent.why}", markup=False, style="dim", soft_wrap=True)
+
+
+@rules_app.command("list")
+def list_rules(as_json: JsonOption = False) -> None:
+    """Every rule with its code."""
+    if as_json:
+        print_json({"rules": [{"code": rule.code, "rule": rule.name, "version": rule.version} for rule in RULES]})
+        return
+    print_table(("code", "rule", "severities"), [(rule.code, rule.name, ", ".join(rule.severities)) for rule in RULES], empty="no rules")
+
+
+@rules_app.command("show")
+def show_rule(code: Annotated[str, typer.Argument(metavar="CODE", help="Such as KLA101.")], as_json: JsonOption = False) -> None:
+    """What a rule checks, its parameters, and what to do when it fires."""
+    rule = next((one for one in RULES if one.code == code.upper()), None)
+    if rule is None:
+        raise InvalidConfig(f"no rule {code!r}; there are {', '.join(one.code for one in RULES)}")
+    text = inspect.getdoc(rule) or ""
+    if as_json:
+        parameters = rule.parameters_model().model_dump()
+        print_json({"rule": {"code": rule.code, "rule": rule.name, "version": rule.version, "parameters": parameters, "text": text}})
+        return
+    console.print(f"{rule.code} {rule.name}\n\n{text}", markup=False)

@@ -1,0 +1,66 @@
+"""The command tree, and how an error becomes one line and an exit code (DESIGN 6.1)."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.exceptions import Abort, Exit, TyperException
+
+import klaudit
+from klaudit.cli import audit, budget, dashboard, db, demo, drift, report, runs
+from klaudit.cli.output import messages
+from klaudit.errors import KlauditError
+
+app = typer.Typer(
+    name="klaudit",
+    help="Flight recorder and auditor of RLHF training.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(name="demo")(demo.run_demo)
+app.command(name="train")(demo.run_training)
+app.add_typer(runs.app, name="runs")
+app.command(name="audit")(audit.audit_run)
+app.add_typer(audit.rules_app, name="rules")
+app.add_typer(drift.app, name="drift")
+app.add_typer(budget.app, name="budget")
+app.command(name="report")(report.write_report)
+app.command(name="dashboard")(dashboard.open_dashboard)
+app.add_typer(db.app, name="db")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"klaudit {klaudit.__version__}")
+        raise Exit(0)
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    del version
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit with its code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; returns the exit code."""
+    try:
+        result = app(args=list(arguments), standalone_mode=False)
+    except KlauditError as error:
+        messages.print(f"klaudit: {error}", markup=False, soft_wrap=True)
+        return error.exit_code
+    except TyperException as error:
+        messages.print(f"klaudit: {error.format_message()} See: klaudit --help", markup=False, soft_wrap=True)
+        return 2
+    except (Abort, KeyboardInterrupt):
+        messages.print("klaudit: interrupted", markup=False)
+        return 130
+    return result if isinstance(result, int) else 0

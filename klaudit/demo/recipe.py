@@ -1,0 +1,102 @@
+"""What a run of the embedded trainer is made of, as a TOML file says it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from klaudit.config import read_toml, require_known_keys
+from klaudit.errors import InvalidConfig
+from klaudit.ppo.config import PPOConfig
+from klaudit.records import KLBudget
+
+DEFAULT_POLICY_MODEL = "SmolLM2-135M-Instruct"
+DEMO_LEARNING_RATE = 1e-5
+DEMO_TARGET_KL = 2.0
+"""Nats per sequence."""
+DEMO_HORIZON = 1000
+"""Sequences; short, so that the controller is seen to move within a demo."""
+DEMO_BUDGET = 4.0
+"""Nats per sequence."""
+BUDGET_KEYS = ("limit", "unit", "scope", "window_steps", "on", "action", "owner", "reason")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A run to train: what, with which settings, under which budgets."""
+
+    name: str
+    """Of the run."""
+    ppo: PPOConfig
+    policy: str = DEFAULT_POLICY_MODEL
+    """Directory, hub id, or SmolLM2-135M-Instruct."""
+    budgets: tuple[KLBudget, ...] = ()
+    description: str = ""
+    """For people: what the run is there to show."""
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from a file.
+
+    Keys: `name`, `policy`, `description`, a table `[ppo]` with the fields of PPOConfig, and any number of `[[budget]]`.
+
+    Raises:
+        InvalidConfig: no such file, a key that does not exist, a value out of range.
+        InvalidRecord: a budget that cannot be.
+    """
+    content = read_toml(path)
+    require_known_keys(content, known=("name", "policy", "description", "ppo", "budget"), where=str(path))
+    if not isinstance(content.get("name"), str) or not content["name"].strip():
+        raise InvalidConfig(f'{path}: expected a name for the run, such as name = "first-try"; got {content.get("name")!r}')
+    try:
+        ppo = PPOConfig.from_mapping(content.get("ppo", {}))
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{path}, table [ppo]: {error}") from error
+    return Recipe(
+        name=content["name"],
+        ppo=ppo,
+        policy=content.get("policy", DEFAULT_POLICY_MODEL),
+        budgets=tuple(_read_budget(table, path=path) for table in content.get("budget", [])),
+        description=content.get("description", ""),
+    )
+
+
+def _read_budget(table: Mapping[str, Any], *, path: Path) -> KLBudget:
+    require_known_keys(table, known=BUDGET_KEYS, where=f"{path}, table [[budget]]")
+    missing = [name for name in ("limit", "unit") if name not in table]
+    if missing:
+        raise InvalidConfig(f"{path}, table [[budget]]: {' and '.join(missing)} missing; a limit needs its unit")
+    return KLBudget(**table)
+
+
+def make_demo_recipe(*, steps: int, beta: float, adaptive: bool, seed: int, policy: str | None, is_healthy: bool) -> Recipe:
+    """What `klaudit demo` trains.
+
+    Raises:
+        InvalidConfig: a value out of range.
+    """
+    fault_step = max(1, round(steps * 0.65))
+    fault = (
+        f"At step {fault_step} its learning rate is multiplied by 20 for three steps: a planted fault, so that there is something to find."
+    )
+    ppo = PPOConfig(
+        max_steps=steps,
+        beta=beta,
+        target_kl=DEMO_TARGET_KL if adaptive else None,
+        horizon=DEMO_HORIZON,
+        learning_rate=DEMO_LEARNING_RATE,
+        learning_rate_spikes=() if is_healthy else ((fault_step, 3, 20.0),),
+        seed=seed,
+        save_steps=max(1, steps // 4),
+        save_optimizer=False,
+        sample_every=max(1, steps // 8),
+        n_samples=4,
+    )
+    return Recipe(
+        name="demo",
+        policy=policy or DEFAULT_POLICY_MODEL,
+        ppo=ppo,
+        budgets=(KLBudget(DEMO_BUDGET, "nats_per_sequence", owner="demo", reason="room for the demo's drift, not for its fault"),),
+        description=f"{policy or DEFAULT_POLICY_MODEL} learns to write praise: the reward is the sentiment of its text. "
+        + ("" if is_healthy else fault),
+    )

@@ -1,0 +1,88 @@
+"""Train a recipe with klaudit attached."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from klaudit.callbacks.attachment import attach
+from klaudit.demo.lexicon import LexiconScore
+from klaudit.demo.prompts import REVIEW_BEGINNINGS
+from klaudit.demo.recipe import Recipe
+from klaudit.errors import TrainingFailed
+from klaudit.models.language_model import load_language_model
+from klaudit.ppo.trainer import PPOTrainer
+from klaudit.records import Run
+
+OnStep = Callable[[int, dict[str, float]], None]
+"""Called after each step with its number and what it logged."""
+
+HELDOUT_REPETITION_PENALTY = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRun:
+    """A run that was trained and recorded."""
+
+    run: Run
+    output_dir: Path
+    """Holds `checkpoint-N`."""
+    failures: int
+    """How often klaudit failed while training went on."""
+
+
+class StepListener(TrainerCallback):
+    """Tells a function of every step."""
+
+    def __init__(self, on_step: OnStep) -> None:
+        self._on_step = on_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Pass the step on."""
+        self._on_step(state.global_step, logs or {})
+
+
+def train_recipe(
+    recipe: Recipe,
+    *,
+    store: str,
+    output_dir: Path,
+    webhook: str | None = None,
+    on_step: OnStep | None = None,
+    resume_from: Path | None = None,
+) -> TrainedRun:
+    """Train, record and audit live.
+
+    Args:
+        recipe: what to train.
+        store: URL of the store.
+        output_dir: for the checkpoints.
+        webhook: that alerts go to.
+        on_step: told of every step.
+        resume_from: a checkpoint to go on from.
+
+    Raises:
+        ModelNotFound: the policy is not where the recipe says.
+        MissingExtra: torch, transformers or vaderSentiment is not installed.
+        StoreError: the store cannot be used.
+        TrainingFailed: the run could not be recorded.
+    """
+    policy = load_language_model(recipe.policy)
+    trainer = PPOTrainer(
+        policy,
+        reference=None,
+        score=LexiconScore("trained"),
+        heldout_score=LexiconScore("heldout", repetition_penalty=HELDOUT_REPETITION_PENALTY),
+        prompts=REVIEW_BEGINNINGS,
+        config=recipe.ppo,
+        output_dir=output_dir,
+    )
+    callback = attach(trainer, run=recipe.name, budget=recipe.budgets, store=store, webhook=webhook)
+    if on_step is not None:
+        trainer.add_callback(StepListener(on_step))
+    trainer.train(resume_from=resume_from)
+    if callback.run is None:
+        raise TrainingFailed("the run was trained and not recorded: see the message of klaudit above")
+    return TrainedRun(run=callback.run, output_dir=output_dir, failures=callback.failures)
