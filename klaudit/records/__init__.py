@@ -6,11 +6,12 @@ from klaudit.records.checkpoint import Checkpoint, ReferenceModel
 from klaudit.records.drift import DriftMeasurement
 from klaudit.records.finding import Finding, Severity, identify_finding
 from klaudit.records.run import PRIMARY, Run, RunSummary, Segment
-from klaudit.records.series import UNIT_LABELS, KLReading, KLSeries, find_governing_series
+from klaudit.records.series import UNDECLARED, UNIT_LABELS, KLReading, KLSeries, find_governing_series
 from klaudit.records.step import StepRecord, TextSample, TokenScore
 
 __all__ = [
     "PRIMARY",
+    "UNDECLARED",
     "UNIT_LABELS",
     "Alert",
     "Checkpoint",

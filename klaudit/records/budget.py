@@ -45,7 +45,7 @@ class KLBudget:
     created_at: datetime | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.limit) and self.limit > 0):
+        if not (isinstance(self.limit, (int, float)) and math.isfinite(self.limit) and self.limit > 0):
             raise InvalidBudget(f"KLBudget.limit must be a positive number of nats; got {self.limit!r}")
         require_member("KLBudget", "unit", self.unit, Unit)
         if self.unit == "unknown":
@@ -57,8 +57,8 @@ class KLBudget:
             raise InvalidBudget(
                 f"KLBudget.window_steps goes with scope 'window' and only with it; got scope={self.scope!r}, window_steps={self.window_steps!r}"
             )
-        if self.window_steps is not None and self.window_steps < 1:
-            raise InvalidBudget(f"KLBudget.window_steps must be 1 or more; got {self.window_steps!r}")
+        if self.window_steps is not None and not (isinstance(self.window_steps, int) and self.window_steps >= 1):
+            raise InvalidBudget(f"KLBudget.window_steps must be a whole number, 1 or more; got {self.window_steps!r}")
         require_aware("KLBudget", "created_at", self.created_at)
 
     @property

@@ -75,6 +75,10 @@ class KLSeries:
         return f"{KIND_LABELS[self.kind]} ({estimator}, {UNIT_LABELS[self.unit]})"
 
 
+UNDECLARED = KLSeries(kind="unknown", direction="unknown")
+"""What a KL belongs to that nobody declared."""
+
+
 def find_governing_series(series: Mapping[str, KLSeries]) -> str | None:
     """Key of the best reference series: `full`, else k3, else k1; None where no reference KL of known estimator and unit exists."""
     for estimator in GOVERNING_ORDER:
@@ -148,12 +152,13 @@ class KLReading:
     def to_unit(self, unit: Unit) -> "KLReading":
         """The same reading in another unit: KL per sequence = KL per token x mean length.
 
-        NOT_MEASURED where either unit is unknown or no mean length is known.
+        NOT_MEASURED where either unit is unknown, or no positive, finite mean length is known.
         """
         if self.value is None or self.series.unit == unit:
             return self
-        if "unknown" in (self.series.unit, unit) or not self.mean_length:
-            reason = f"cannot turn {UNIT_LABELS[self.series.unit]} into {UNIT_LABELS[unit]} without a mean response length"
+        if "unknown" in (self.series.unit, unit) or self.mean_length is None or not 0 < self.mean_length < math.inf:
+            why = "" if "unknown" in (self.series.unit, unit) else " without a mean response length"
+            reason = f"cannot turn {UNIT_LABELS[self.series.unit]} into {UNIT_LABELS[unit]}{why}"
             return KLReading.absent(replace(self.series, unit=unit), reason)
         factor = self.mean_length if unit == "nats_per_sequence" else 1 / self.mean_length
         standard_error = None if self.standard_error is None else self.standard_error * factor

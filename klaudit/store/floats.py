@@ -8,13 +8,10 @@ from numbers import Integral, Real
 from typing import Any, Literal
 
 from klaudit.errors import InvalidRecord
+from klaudit.records.non_finite import NON_FINITE, encode_float
 
 FloatKind = Literal["finite", "nan", "inf", "-inf"]
 
-SPELLED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-"""How a non-finite float is written inside JSON, and what it is."""
-
-_SPELLING = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _LOOKS_SPELLED = re.compile('(?:NaN|Infinity)"')
 
 
@@ -43,17 +40,17 @@ def join_float(value: float | None, kind: FloatKind | None) -> float | None:
 
 
 def encode_json(value: object) -> str:
-    """JSON text of `value`; a non-finite float becomes one of `SPELLED`, any mapping an object, any number a number.
+    """JSON text of `value`; a non-finite float becomes one of `NON_FINITE`, any mapping an object, any number a number.
 
-    A string that reads like one of `SPELLED` gets a backslash in front, so that it does not come back as a float.
+    A string that reads like one of `NON_FINITE` gets a backslash in front, so that it does not come back as a float.
 
     Raises:
         InvalidRecord: something that JSON cannot hold.
     """
     try:
-        text = _dump(value)
-        return text if text is not None and not _LOOKS_SPELLED.search(text) else _dump(_spell(value)) or ""
-    except (TypeError, RecursionError) as exc:
+        text = _try_dump(value)
+        return _dump(_spell(value)) if text is None or _LOOKS_SPELLED.search(text) else text
+    except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidRecord(f"expected what JSON can hold: numbers, strings, lists and mappings with string keys; {exc}") from exc
 
 
@@ -63,9 +60,13 @@ def decode_json(text: str) -> Any:
     return _unspell(value) if _LOOKS_SPELLED.search(text) else value
 
 
-def _dump(value: object) -> str | None:
+def _dump(value: object) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_to_plain)
+
+
+def _try_dump(value: object) -> str | None:
     try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_to_plain)
+        return _dump(value)
     except ValueError:  # a float out of JSON's range
         return None
 
@@ -84,13 +85,13 @@ def _to_plain(value: object) -> object:
 def _spell(value: object) -> object:
     match value:
         case str():
-            return f"\\{value}" if value.lstrip("\\") in SPELLED else value
+            return f"\\{value}" if value.lstrip("\\") in NON_FINITE else value
         case Mapping():
             return {key: _spell(one) for key, one in value.items()}
         case list() | tuple():
             return [_spell(one) for one in value]
         case float() if not math.isfinite(value):
-            return _SPELLING[classify_float(value)]
+            return encode_float(value)
         case Real() if not isinstance(value, int | float):
             return _spell(_to_plain(value))
     return value
@@ -98,10 +99,10 @@ def _spell(value: object) -> object:
 
 def _unspell(value: object) -> object:
     match value:
-        case str() if value.startswith("\\") and value.lstrip("\\") in SPELLED:
+        case str() if value.startswith("\\") and value.lstrip("\\") in NON_FINITE:
             return value[1:]
         case str():
-            return SPELLED.get(value, value)
+            return NON_FINITE.get(value, value)
         case dict():
             return {key: _unspell(one) for key, one in value.items()}
         case list():

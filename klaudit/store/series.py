@@ -10,9 +10,6 @@ from klaudit.records import PRIMARY, KLReading, KLSeries, StepRecord
 from klaudit.store.engine import Database
 from klaudit.store.tables import kl_series
 
-UNDECLARED = KLSeries(kind="unknown", direction="unknown")
-"""What a reading belongs to whose series nobody declared."""
-
 SERIES_FIELDS = ("kind", "estimator", "unit", "aggregation", "direction", "temperature", "source_key")
 
 

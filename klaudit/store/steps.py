@@ -6,11 +6,11 @@ from typing import Any
 from sqlalchemy import RowMapping, func, insert, select, tuple_
 
 from klaudit.errors import DuplicateStep, InvalidRecord, KlauditError, RunNotFound
-from klaudit.records import PRIMARY, KLReading, KLSeries, StepRecord, TextSample
+from klaudit.records import PRIMARY, UNDECLARED, KLReading, KLSeries, StepRecord, TextSample
 from klaudit.store.engine import Database
 from klaudit.store.floats import join_float, split_float
 from klaudit.store.samples import to_sample_row
-from klaudit.store.series import UNDECLARED, SeriesRepository
+from klaudit.store.series import SeriesRepository
 from klaudit.store.tables import runs, steps, text_samples
 
 _INSERT_STEP = insert(steps)
