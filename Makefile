@@ -26,12 +26,12 @@ check: .venv/dev.stamp  ## formatter, linter, types, import contracts, docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy klaudit app db tests
 	$(BIN)/lint-imports
-	$(BIN)/python -m tests.docs --check
+	$(BIN)/python docs/build.py --check
 
 format: .venv/dev.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/python -m tests.docs --write
+	$(BIN)/python docs/build.py
 
 bench: .venv/dev.stamp  ## seconds a PPO step by part, and the callback's share
 	$(BIN)/python tests/bench/ppo_step.py

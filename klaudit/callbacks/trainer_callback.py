@@ -164,8 +164,8 @@ class KLAuditCallback(Guarded, TrainerCallback):
         return framework
 
     def _enforce(self, finding: Finding, control: TrainerControl) -> None:
-        action = finding.evidence.get("action")
-        if finding.code != "KLA101" or not is_breach(finding):
+        action = finding.evidence.get("budget", {}).get("action")
+        if not is_breach(finding):
             return
         if action in ("save_checkpoint", "stop"):
             control.should_save = True
@@ -175,8 +175,9 @@ class KLAuditCallback(Guarded, TrainerCallback):
 
 
 def is_breach(finding: Finding) -> bool:
-    """Whether the budget's action is due: at once for `on = "value"`, else once noise cannot explain it."""
-    return finding.evidence.get("on") == "value" or finding.severity is Severity.CRITICAL
+    """Whether a budget was broken and its action is due: at once for `on = "value"`, else once noise cannot explain it."""
+    on = finding.evidence.get("budget", {}).get("on")
+    return on == "value" or (on == "bound" and finding.severity is Severity.CRITICAL)
 
 
 def describe_view(run: Run, *, has_heldout: bool, store: str) -> str:

@@ -57,7 +57,7 @@ KLAUDIT_PPO = Framework(
         "kl_full": _reference("full"),
         "kl_k1": _reference("k1"),
         "kl_k3": _reference("k3"),
-        "kl_update": KLSeries(kind="update", estimator="k2", unit="nats_per_token", aggregation="token_mean", direction="forward"),
+        "kl_update": KLSeries(kind="update", estimator="full", unit="nats_per_token", aggregation="token_mean", direction="forward"),
     },
     standard_error_suffix="_se",
     score="score",

@@ -1,0 +1,132 @@
+"""Seconds of a PPO step by part, and what klaudit's callback adds: `python tests/bench/ppo_step.py [--steps N] [--calls N]`.
+
+The first table is real training of SmolLM2-135M-Instruct with the callback attached and text samples at every step. The second calls the
+same callback again and again with what the last real step logged, 50 ms apart as on a very fast trainer, so that p99 means something.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from klaudit.callbacks.attachment import attach
+from klaudit.callbacks.trainer_callback import KLAuditCallback
+from klaudit.demo.lexicon import LexiconScore
+from klaudit.demo.prompts import REVIEW_BEGINNINGS
+from klaudit.models.language_model import load_language_model
+from klaudit.models.packaged import DEFAULT_MODEL
+from klaudit.ppo.config import PPOConfig
+from klaudit.ppo.trainer import PPOTrainer
+from klaudit.records import KLBudget, TextSample
+
+PARTS = ("seconds_sample", "seconds_score", "seconds_reward", "seconds_update", "seconds_step")
+PAUSE_S = 0.05
+SHARE_GOAL_PERCENT = 1.0
+P99_GOAL_MS = 2.0
+
+
+class Watch(TrainerCallback):
+    """Stands before and after klaudit in the list of callbacks, and times what lies between."""
+
+    def __init__(self) -> None:
+        self.began_at = 0.0
+        self.seconds: list[float] = []
+        self.logs: list[dict[str, float]] = []
+        self.samples: Sequence[TextSample] = ()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **kwargs: Any) -> None:
+        """Begin."""
+        self.logs.append(dict(logs or {}))
+        self.samples = kwargs.get("samples") or self.samples
+        self.began_at = time.perf_counter()
+
+
+class Finish(TrainerCallback):
+    """The end of what `watch` began."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End."""
+        self.watch.seconds.append(time.perf_counter() - self.watch.began_at)
+
+
+def train(n_steps: int, *, workspace: Path) -> tuple[Watch, Any]:
+    """Real steps, klaudit attached."""
+    config = PPOConfig(max_steps=n_steps, save_steps=0, save_optimizer=False, sample_every=1, n_samples=4)
+    trainer = PPOTrainer(
+        load_language_model(DEFAULT_MODEL),
+        score=LexiconScore("trained"),
+        heldout_score=LexiconScore("heldout", repetition_penalty=1.0),
+        prompts=REVIEW_BEGINNINGS,
+        config=config,
+        output_dir=workspace / "checkpoints",
+    )
+    watch = Watch()
+    trainer.add_callback(watch)
+    attach(trainer, run="bench", store=f"sqlite:///{workspace}/trained.db", budget=KLBudget(4.0, "nats_per_sequence"))
+    trainer.add_callback(Finish(watch))
+    trainer.train()
+    return watch, trainer.args
+
+
+def repeat_callback(n_calls: int, *, watch: Watch, args: Any, workspace: Path) -> list[float]:
+    """The callback alone, with what the last real step logged; seconds a call."""
+    callback = KLAuditCallback("again", store=f"sqlite:///{workspace}/again.db", budget=KLBudget(4.0, "nats_per_sequence"))
+    state, control = TrainerState(max_steps=n_calls), TrainerControl()
+    callback.on_train_begin(args, state, control)
+    seconds = []
+    for step in range(1, n_calls + 1):
+        state.global_step = step
+        samples = tuple(_move(sample, step) for sample in watch.samples)
+        time.sleep(PAUSE_S)
+        began_at = time.perf_counter()
+        callback.on_log(args, state, control, logs=watch.logs[-1], samples=samples)
+        seconds.append(time.perf_counter() - began_at)
+    callback.on_train_end(args, state, control)
+    if callback.failures:
+        raise SystemExit(f"klaudit failed {callback.failures} times: the figures mean nothing")
+    return seconds
+
+
+def _move(sample: TextSample, step: int) -> TextSample:
+    return TextSample(step, sample.prompt, sample.completion, sample.tokens, sample.segment, sample.index, sample.score)
+
+
+def main() -> int:
+    """Print both tables; exits with 1 when a goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--calls", type=int, default=1000)
+    arguments = parser.parse_args()
+    console = Console()
+    with tempfile.TemporaryDirectory() as name:
+        workspace = Path(name)
+        watch, args = train(arguments.steps, workspace=workspace)
+        # The first step warms caches and allocators up.
+        logs, seconds = watch.logs[1:], watch.seconds[1:]
+        again = repeat_callback(arguments.calls, watch=watch, args=args, workspace=workspace)
+    table = Table("part of a PPO step", "median s", title=f"{DEFAULT_MODEL}, 16 sequences x 16 tokens, {len(logs)} steps")
+    for part in PARTS:
+        table.add_row(part.removeprefix("seconds_"), f"{statistics.median(one[part] for one in logs):.3f}")
+    console.print(table)
+    share = 100 * statistics.median(seconds) / statistics.median(one["seconds_step"] for one in logs)
+    p99 = 1000 * statistics.quantiles(again, n=100)[98]
+    table = Table("klaudit's callback", "measured", "goal")
+    table.add_row("share of a real step", f"{share:.3f} %", f"under {SHARE_GOAL_PERCENT:g} %")
+    table.add_row("median, called 50 ms apart", f"{1000 * statistics.median(again):.2f} ms", "")
+    table.add_row(f"p99 of {len(again)} calls, 50 ms apart", f"{p99:.2f} ms", f"under {P99_GOAL_MS:g} ms")
+    console.print(table)
+    return 0 if share < SHARE_GOAL_PERCENT and p99 < P99_GOAL_MS else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
