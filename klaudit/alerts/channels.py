@@ -1,12 +1,13 @@
 """Where an alert goes."""
 
+import http.client
 import json
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from klaudit.errors import AlertNotDelivered, InvalidConfig
 from klaudit.records import Alert
@@ -36,12 +37,20 @@ class ConsoleChannel:
         print(f"klaudit {alert.title}\n  {alert.text}", file=sys.stderr, flush=True)  # noqa: T201 - printing is what this channel does
 
 
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirected POST becomes a GET without its body: somebody's login page would count as delivery."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow nothing."""
+        return
+
+
 @dataclass(frozen=True, slots=True)
 class WebhookChannel:
     """One HTTP POST of JSON; `text` is the field that Slack-compatible receivers show.
 
     Raises:
-        InvalidConfig: the URL is not http or https.
+        InvalidConfig: the URL is not http or https, or has no host.
     """
 
     url: str
@@ -49,11 +58,8 @@ class WebhookChannel:
     name: ClassVar[str] = "webhook"
 
     def __post_init__(self) -> None:
-        parts = urllib.parse.urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidConfig(
-                f"the webhook must be an http:// or https:// URL; got one with scheme {parts.scheme!r} and host {parts.hostname!r}"
-            )
+        if not is_web_address(self.url):
+            raise InvalidConfig("the webhook must be an http:// or https:// URL with a host; got another (not shown: it may hold a secret)")
 
     def __repr__(self) -> str:
         """Without the path: webhook URLs carry their secret there."""
@@ -64,7 +70,7 @@ class WebhookChannel:
         """One attempt.
 
         Raises:
-            AlertNotDelivered: no answer within `timeout_s`, or an HTTP status of 400 and above.
+            AlertNotDelivered: no answer within `timeout_s`, or an HTTP status of 300 and above.
         """
         payload = {
             "schema_version": 1,
@@ -79,10 +85,21 @@ class WebhookChannel:
         }
         request = urllib.request.Request(self.url, json.dumps(payload).encode(), {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout_s):
+            with urllib.request.build_opener(NoRedirects).open(request, timeout=self.timeout_s):
                 return
         except urllib.error.HTTPError as error:
-            raise AlertNotDelivered(f"{self!r} answered {error.code}") from error
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            raise AlertNotDelivered(f"{self!r} did not answer: {reason}") from error
+            raise AlertNotDelivered(f"{self!r} answered {error.code}") from None
+        except OSError as error:
+            raise AlertNotDelivered(f"{self!r} did not answer: {getattr(error, 'reason', error)}") from error
+        except (http.client.HTTPException, ValueError) as error:
+            # Their messages repeat the URL.
+            raise AlertNotDelivered(f"{self!r} could not be asked, or did not answer in HTTP: {type(error).__name__}") from None
+
+
+def is_web_address(url: str) -> bool:
+    """Whether it is an http or https URL with a host, and a port that is a number where it has one."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

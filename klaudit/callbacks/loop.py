@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from klaudit.audit import Policy
-from klaudit.callbacks.recording import Guarded, describe_arguments, gather_budgets, never_raise, open_recorder
-from klaudit.records import PRIMARY, KLBudget, KLReading, KLSeries, ReferenceModel, Run, StepRecord, TextSample
+from klaudit.callbacks.enforcement import explain_stop, find_due_action
+from klaudit.callbacks.recording import Guarded, describe_arguments, never_raise, plan_recording
+from klaudit.errors import InvalidBudget
+from klaudit.records import PRIMARY, UNDECLARED, KLBudget, KLReading, KLSeries, ReferenceModel, Run, StepRecord, TextSample
 from klaudit.workflows.recorder import RunRecorder
 
 
@@ -18,6 +20,7 @@ class LoopRun(Guarded):
         super().__init__()
         self._recorder = recorder
         self._closed = False
+        self._has_bare_kl = False
 
     @property
     def record(self) -> Run:
@@ -41,7 +44,7 @@ class LoopRun(Guarded):
         readings: Mapping[str, KLReading] | None = None,
         samples: Iterable[TextSample] = (),
     ) -> None:
-        """Record one step; never raises.
+        """Record one step. What goes wrong inside klaudit is counted in `failures` and never raised.
 
         Args:
             step: the loop's global step.
@@ -51,6 +54,9 @@ class LoopRun(Guarded):
             metrics: everything else; names with a meaning stand in DESIGN 6.3.
             readings: other KLs by series key.
             samples: a few completions with per-token log-probabilities.
+
+        Raises:
+            KLBudgetExceeded: a budget with action "stop" was broken; the step is recorded and the run closed.
         """
         run = self._recorder.run
         record = StepRecord(
@@ -63,10 +69,15 @@ class LoopRun(Guarded):
             readings=dict(readings or {}),
             metrics={name: float(value) for name, value in (metrics or {}).items()},
         )
-        undeclared = {key: reading.series for key, reading in record.readings.items() if key not in run.series}
+        # What bare numbers were is settled: a later reading must not give them another meaning.
+        given = {**record.readings} if self._has_bare_kl else {PRIMARY: record.kl, **record.readings}
+        undeclared = {key: one.series for key, one in given.items() if run.series.get(key, UNDECLARED) == UNDECLARED != one.series}
         if undeclared:
             self._recorder.declare_series({**run.series, **undeclared})
-        self._recorder.record(record, samples=tuple(samples))
+        for finding in self._recorder.record(record, samples=tuple(samples)):
+            if find_due_action(finding) == "stop":
+                self.close()
+                raise explain_stop(finding, run_name=run.name)
 
     @never_raise
     def close(self, *, failed: bool = False) -> None:
@@ -87,7 +98,8 @@ class LoopRun(Guarded):
         series = self._recorder.run.series[PRIMARY]
         if kl is None:
             return KLReading.absent(series, "the loop gave no kl at this step")
-        return KLReading(series, float(kl), None, self._recorder.run.batch_size, metrics.get("response_length") or None)
+        self._has_bare_kl = True
+        return KLReading(series, float(kl), None, self._recorder.run.batch_size, metrics.get("response_length"))
 
 
 def start_run(
@@ -111,7 +123,7 @@ def start_run(
 
     Args:
         name: of the run; a taken name gives `name-2`.
-        kl: what the loop's `kl` is; left out, it is recorded as unknown and compared with nothing.
+        kl: what the loop's `kl` is; left out, the first KLReading says it, and bare numbers are recorded as unknown and compared with nothing.
         batch_size: sequences a step.
         beta: KL coefficient, where it does not change.
         planned_steps: how many steps are meant.
@@ -127,9 +139,12 @@ def start_run(
 
     Raises:
         StoreError: the store cannot be used.
-        InvalidRecord: a value that a run cannot hold.
-        InvalidConfig: a policy file or a webhook that cannot be read.
+        InvalidRecord: a value that a run cannot hold, a budget whose action a loop cannot take.
+        InvalidConfig: a policy file, a webhook or a settings file that cannot be read.
     """
+    plan = plan_recording(store=store, budget=budget, policy=policy, webhook=webhook)
+    if any(one.action == "save_checkpoint" for one in plan.budgets):
+        raise InvalidBudget("KLBudget.action 'save_checkpoint' needs a trainer that saves for klaudit; in a loop use alert or stop")
     run = Run(
         id="",
         name=name,
@@ -141,11 +156,7 @@ def start_run(
         batch_size=batch_size,
         beta=beta,
         planned_steps=planned_steps,
-        series={PRIMARY: kl or KLSeries(kind="unknown", direction="unknown")},
+        series={PRIMARY: kl or UNDECLARED},
         config=describe_arguments(config or {}),
     )
-    return LoopRun(
-        open_recorder(
-            run=run, store=store, budgets=gather_budgets(budget), policy=policy, webhook=webhook, resumed_from_step=resumed_from_step
-        )
-    )
+    return LoopRun(plan.begin(run, resumed_from_step=resumed_from_step))

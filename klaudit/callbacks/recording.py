@@ -1,13 +1,15 @@
 """What every way into klaudit shares: opening the store from inside somebody's training, and never breaking it."""
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from klaudit.alerts import Channel, ConsoleChannel, WebhookChannel
-from klaudit.audit import PRESETS, Policy, find_policy
+from klaudit.audit import Policy, find_policy
 from klaudit.config import read_settings
 from klaudit.errors import InvalidBudget, KLBudgetExceeded
 from klaudit.records import KLBudget, Run
@@ -19,20 +21,57 @@ SECRET_WORDS = ("token", "password", "secret", "api_key", "apikey", "credential"
 
 
 def say(line: str) -> None:
-    """One line for the person at the terminal."""
-    print(f"klaudit: {line}", file=sys.stderr, flush=True)  # noqa: T201
+    """One line for the person at the terminal, where there still is one."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"klaudit: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def gather_budgets(budget: KLBudget | Iterable[KLBudget] | None) -> tuple[KLBudget, ...]:
-    """The budgets of an argument that may be one, several or none.
+@dataclass(frozen=True, slots=True)
+class RecordingPlan:
+    """Where a run is recorded, what it is held to and who is told; read before training starts, so that a mistake in it can be refused."""
+
+    store: str
+    """SQLAlchemy URL."""
+    budgets: tuple[KLBudget, ...]
+    policy: Policy
+    channels: tuple[Channel, ...]
+
+    def begin(self, run: Run, *, resumed_from_step: int | None = None) -> RunRecorder:
+        """Open the store, made when it is not there, and begin the run.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        return begin_run(
+            open_store(self.store, create=True),
+            run=run,
+            resumed_from_step=resumed_from_step,
+            budgets=self.budgets,
+            policy=self.policy,
+            channels=self.channels,
+        )
+
+
+def plan_recording(
+    *, store: str | None, budget: KLBudget | Iterable[KLBudget] | None, policy: Policy | Path | str | None, webhook: str | None
+) -> RecordingPlan:
+    """Arguments and settings together; an argument wins.
 
     Raises:
-        InvalidBudget: an action that this version cannot take.
+        InvalidBudget: an action that cannot be taken.
+        InvalidConfig: settings, a policy or a webhook that cannot be read.
     """
+    settings = read_settings()
+    url = webhook or settings.webhook
     budgets = () if budget is None else (budget,) if isinstance(budget, KLBudget) else tuple(budget)
     for one in budgets:
         require_known_action(one)
-    return budgets
+    return RecordingPlan(
+        store=store or settings.store,
+        budgets=budgets,
+        policy=policy if isinstance(policy, Policy) else find_policy("default" if policy is None else str(policy)),
+        channels=(ConsoleChannel(), *((WebhookChannel(url),) if url else ())),
+    )
 
 
 def require_known_action(budget: KLBudget) -> None:
@@ -45,42 +84,21 @@ def require_known_action(budget: KLBudget) -> None:
         raise InvalidBudget("KLBudget.action 'raise_beta' is not there yet; use alert, save_checkpoint or stop")
 
 
-def open_recorder(
-    *,
-    run: Run,
-    store: str | None,
-    budgets: Sequence[KLBudget],
-    policy: Policy | Path | str | None,
-    webhook: str | None,
-    resumed_from_step: int | None = None,
-) -> RunRecorder:
-    """Open the store, made when it is not there, and begin the run.
-
-    Raises:
-        StoreError: the store cannot be used.
-        InvalidConfig: a policy file or a webhook that cannot be read.
-    """
-    settings = read_settings()
-    url = webhook or settings.webhook
-    channels: tuple[Channel, ...] = (ConsoleChannel(), *((WebhookChannel(url),) if url else ()))
-    chosen = policy if isinstance(policy, Policy) else PRESETS["default"] if policy is None else find_policy(str(policy))
-    return begin_run(
-        open_store(store or settings.store, create=True),
-        run=run,
-        resumed_from_step=resumed_from_step,
-        budgets=budgets,
-        policy=chosen,
-        channels=channels,
-    )
-
-
 def describe_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A trainer's arguments as JSON, secrets left out."""
+    """A trainer's arguments as JSON, secrets left out at any depth."""
     return {
-        name: value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+        str(name): _to_json(value)
         for name, value in arguments.items()
-        if not any(word in name.lower() for word in SECRET_WORDS) or isinstance(value, (int, float))
+        if not any(word in str(name).lower() for word in SECRET_WORDS) or isinstance(value, (int, float))
     }
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return describe_arguments(value)
+    if isinstance(value, (list, tuple)):
+        return [_to_json(one) for one in value]
+    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
 class Guard:
@@ -94,7 +112,7 @@ class Guard:
         self.failures += 1
         if self.failures == 1:
             say(
-                f"{what} failed and training goes on; this step is not recorded, later failures are only counted. {type(error).__name__}: {error}"
+                f"{what} failed and training goes on, without the record of it; later failures are only counted. {type(error).__name__}: {error}"
             )
 
 

@@ -8,14 +8,17 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from klaudit.audit import Policy
-from klaudit.callbacks.recording import Guarded, describe_arguments, gather_budgets, never_raise, open_recorder, say
-from klaudit.errors import KLBudgetExceeded
+from klaudit.callbacks.enforcement import explain_stop, find_due_action
+from klaudit.callbacks.recording import Guarded, describe_arguments, never_raise, plan_recording, say
 from klaudit.exchange.metric_map import UNKNOWN_TRAINER, Framework, declare_series, detect_framework, read_logs
-from klaudit.records import PRIMARY, Finding, KLBudget, ReferenceModel, Run, Severity, TextSample
+from klaudit.records import PRIMARY, Finding, KLBudget, ReferenceModel, Run, TextSample
 from klaudit.workflows.recorder import RunRecorder
 
 END_OF_TRAINING = frozenset({"train_runtime", "train_samples_per_second"})
 """Keys of the summary that Hugging Face's Trainer logs once at the end; it is no step."""
+
+EVALUATION = "eval_"
+"""What the keys of an evaluation begin with, which the Trainer logs beside the step that it followed."""
 
 
 class KLAuditCallback(Guarded, TrainerCallback):
@@ -32,6 +35,7 @@ class KLAuditCallback(Guarded, TrainerCallback):
 
     Raises:
         InvalidBudget: an action that cannot be taken.
+        InvalidConfig: a policy, a webhook or a settings file that cannot be read.
     """
 
     def __init__(
@@ -48,15 +52,13 @@ class KLAuditCallback(Guarded, TrainerCallback):
         super().__init__()
         self._policy_model = policy_model
         self._run_name = run
-        self._budgets = gather_budgets(budget)
-        self._store = store
-        self._policy = policy
-        self._webhook = webhook
+        self._plan = plan_recording(store=store, budget=budget, policy=policy, webhook=webhook)
         self._reference = reference
         self._framework: Framework | None = None
         self._recorder: RunRecorder | None = None
         self._run: Run | None = None
         self._batch_size: int | None = None
+        self._enforced: set[str] = set()
         self._stop: Finding | None = None
 
     @property
@@ -74,6 +76,9 @@ class KLAuditCallback(Guarded, TrainerCallback):
         """Open the store and begin the run, or its next segment."""
         if not state.is_world_process_zero:
             return
+        self.close(failed=True)
+        self._framework, self._stop = None, None
+        self._enforced.clear()
         model = kwargs.get("model")
         self._batch_size = find_batch_size(args)
         run = Run(
@@ -87,14 +92,7 @@ class KLAuditCallback(Guarded, TrainerCallback):
             planned_steps=state.max_steps if state.max_steps and state.max_steps > 0 else None,
             config=describe_arguments(args.to_dict() if hasattr(args, "to_dict") else vars(args)),
         )
-        self._recorder = open_recorder(
-            run=run,
-            store=self._store,
-            budgets=self._budgets,
-            policy=self._policy,
-            webhook=self._webhook,
-            resumed_from_step=state.global_step,
-        )
+        self._recorder = self._plan.begin(run, resumed_from_step=state.global_step)
         self._run = self._recorder.run
 
     @never_raise
@@ -108,7 +106,7 @@ class KLAuditCallback(Guarded, TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Record one step, and take the actions that broken budgets ask for."""
-        if self._recorder is None or not logs or END_OF_TRAINING & logs.keys():
+        if self._recorder is None or not logs or not is_step(logs):
             return
         if self._framework is None:
             self._framework = self._declare(args, logs)
@@ -132,9 +130,8 @@ class KLAuditCallback(Guarded, TrainerCallback):
             KLBudgetExceeded: a budget with action "stop" was broken.
         """
         if self._stop is not None and self._framework is not None and not self._framework.reads_should_stop:
-            finding = self._stop
-            self._close()
-            raise KLBudgetExceeded(f"{finding.code} in run {self._run_name!r}: {finding.message}")
+            self.close()
+            raise explain_stop(self._stop, run_name=self._run.name if self._run else self._run_name)
 
     @never_raise
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -145,13 +142,14 @@ class KLAuditCallback(Guarded, TrainerCallback):
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """End the run."""
-        self._close()
+        self.close()
 
     @never_raise
-    def _close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
+        """End the run, where the trainer did not; a second call does nothing."""
         if self._recorder is not None:
             recorder, self._recorder = self._recorder, None
-            recorder.close()
+            recorder.close(failed=failed)
 
     def _declare(self, args: Any, logs: Mapping[str, Any]) -> Framework:
         assert self._recorder is not None
@@ -164,9 +162,11 @@ class KLAuditCallback(Guarded, TrainerCallback):
         return framework
 
     def _enforce(self, finding: Finding, control: TrainerControl) -> None:
-        action = finding.evidence.get("budget", {}).get("action")
-        if not is_breach(finding):
+        """Once an episode: a checkpoint at each of its steps would fill the disk."""
+        action = find_due_action(finding)
+        if action is None or finding.id in self._enforced:
             return
+        self._enforced.add(finding.id)
         if action in ("save_checkpoint", "stop"):
             control.should_save = True
         if action == "stop":
@@ -174,10 +174,9 @@ class KLAuditCallback(Guarded, TrainerCallback):
             self._stop = finding
 
 
-def is_breach(finding: Finding) -> bool:
-    """Whether a budget was broken and its action is due: at once for `on = "value"`, else once noise cannot explain it."""
-    on = finding.evidence.get("budget", {}).get("on")
-    return on == "value" or (on == "bound" and finding.severity is Severity.CRITICAL)
+def is_step(logs: Mapping[str, Any]) -> bool:
+    """Whether logs are those of a training step, and not an evaluation or the summary at the end."""
+    return not END_OF_TRAINING & logs.keys() and not any(key.startswith(EVALUATION) for key in logs)
 
 
 def describe_view(run: Run, *, has_heldout: bool, store: str) -> str:

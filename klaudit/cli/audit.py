@@ -1,19 +1,14 @@
-"""`klaudit audit` and `klaudit rules`."""
+"""`klaudit audit`."""
 
-import inspect
 from typing import Annotated
 
 import typer
 
 from klaudit.audit import Audit, find_policy
-from klaudit.audit.rules import RULES
 from klaudit.cli.options import JsonOption, RunArgument, StoreOption, open_given_store
-from klaudit.cli.output import SEVERITY_STYLES, console, print_json, print_table
-from klaudit.errors import InvalidConfig
+from klaudit.cli.output import SEVERITY_STYLES, console, print_json
 from klaudit.records import Severity
 from klaudit.workflows.audits import audit_stored_run, keep_findings
-
-rules_app = typer.Typer(no_args_is_help=True, help="The rules of the audit.")
 
 
 def audit_run(
@@ -63,26 +58,3 @@ def print_audit(audit: Audit) -> None:
         console.print("  no findings", markup=False)
     for silent in coverage.rules_not_run:
         console.print(f"  not judged: {silent.code}, {silent.why}", markup=False, style="dim", soft_wrap=True)
-
-
-@rules_app.command("list")
-def list_rules(as_json: JsonOption = False) -> None:
-    """Every rule with its code."""
-    if as_json:
-        print_json({"rules": [{"code": rule.code, "rule": rule.name, "version": rule.version} for rule in RULES]})
-        return
-    print_table(("code", "rule", "severities"), [(rule.code, rule.name, ", ".join(rule.severities)) for rule in RULES], empty="no rules")
-
-
-@rules_app.command("show")
-def show_rule(code: Annotated[str, typer.Argument(metavar="CODE", help="Such as KLA101.")], as_json: JsonOption = False) -> None:
-    """What a rule checks, its parameters, and what to do when it fires."""
-    rule = next((one for one in RULES if one.code == code.upper()), None)
-    if rule is None:
-        raise InvalidConfig(f"no rule {code!r}; there are {', '.join(one.code for one in RULES)}")
-    text = inspect.getdoc(rule) or ""
-    if as_json:
-        parameters = rule.parameters_model().model_dump()
-        print_json({"rule": {"code": rule.code, "rule": rule.name, "version": rule.version, "parameters": parameters, "text": text}})
-        return
-    console.print(f"{rule.code} {rule.name}\n\n{text}", markup=False)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from klaudit.callbacks.recording import require_known_action
-from klaudit.cli.options import JsonOption, StoreOption, open_given_store
+from klaudit.cli.options import JsonOption, StoreOption, open_given_store, read_given_store
 from klaudit.cli.output import console, messages, print_json, print_table
 from klaudit.errors import InvalidConfig
 from klaudit.records import KLBudget
@@ -38,7 +38,7 @@ def set_budget(
     require_known_action(budget)
     with open_given_store(store, create=run is None) as opened:
         run_id = None if run is None else opened.runs.get(run).id
-        added = opened.budgets.add(_for_run(budget, run_id))
+        added = opened.budgets.add(replace(budget, run_id=run_id))
     if as_json:
         print_json({"budget": describe_budget(added)})
     else:
@@ -48,7 +48,7 @@ def set_budget(
 @app.command("list")
 def list_budgets(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """All budgets that stand."""
-    with open_given_store(store) as opened:
+    with read_given_store(store) as opened:
         budgets = opened.budgets.list()
         names = {one.run.id: one.run.name for one in opened.runs.list()}
     if as_json:
@@ -65,7 +65,7 @@ def show_budget(
     budget: Annotated[str, typer.Argument(metavar="BUDGET", help="Its id.")], store: StoreOption = None, as_json: JsonOption = False
 ) -> None:
     """One budget."""
-    with open_given_store(store) as opened:
+    with read_given_store(store) as opened:
         found = _find(opened.budgets.list(), budget)
     described = describe_budget(found)
     if as_json:
@@ -87,10 +87,6 @@ def remove_budget(budget: Annotated[str, typer.Argument(metavar="BUDGET", help="
 def describe_budget(budget: KLBudget) -> dict[str, Any]:
     """A budget as JSON."""
     return {**asdict(budget), "created_at": budget.created_at.isoformat() if budget.created_at else None}
-
-
-def _for_run(budget: KLBudget, run_id: str | None) -> KLBudget:
-    return budget if run_id is None else replace(budget, run_id=run_id)
 
 
 def _find(budgets: list[KLBudget], wanted: str) -> KLBudget:

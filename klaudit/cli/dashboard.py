@@ -1,6 +1,5 @@
 """`klaudit dashboard`."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -9,9 +8,8 @@ from typing import Annotated
 import typer
 
 from klaudit.assets import locate_asset
-from klaudit.cli.options import StoreOption, find_store_url
+from klaudit.cli.options import StoreOption, find_store_url, require_installed
 from klaudit.cli.output import messages
-from klaudit.errors import MissingExtra
 from klaudit.store import open_store
 
 
@@ -21,8 +19,7 @@ def open_dashboard(
 ) -> int:
     """The pages in a browser: runs, one run, drift. Listens on 127.0.0.1 only; ends with Ctrl-C."""
     url = find_store_url(store)
-    if importlib.util.find_spec("streamlit") is None or importlib.util.find_spec("plotly") is None:
-        raise MissingExtra("The dashboard", "dashboard")
+    require_installed("streamlit", "plotly", what="The dashboard", extra="dashboard")
     open_store(url, read_only=True).close()
     messages.print(f"klaudit dashboard of {url}: http://127.0.0.1:{port}", markup=False)
     return serve_pages(url, port=port)

@@ -32,4 +32,4 @@ def check(store: StoreOption = None, as_json: JsonOption = False) -> int:
     else:
         for name, value in asdict(status).items():
             console.print(f"{name:>12}  {value}", markup=False)
-    return 0 if status.is_current and status.integrity in (None, "ok") else 3
+    return 0 if status.is_current and status.integrity in ("ok", "not checked") else 3

@@ -1,5 +1,6 @@
 """`klaudit demo` and `klaudit train`."""
 
+import contextlib
 import logging
 import time
 from datetime import UTC, datetime
@@ -12,19 +13,20 @@ from klaudit.assets import locate_asset
 from klaudit.cli.audit import print_audit
 from klaudit.cli.dashboard import serve_pages
 from klaudit.cli.drift import print_measurements, read_prompts
-from klaudit.cli.options import StoreOption, find_store_url
+from klaudit.cli.options import StoreOption, find_store_url, require_installed
 from klaudit.cli.output import messages
 from klaudit.cli.progress import track_drift, track_training
 from klaudit.config import read_settings
-from klaudit.errors import InvalidConfig, MissingExtra
+from klaudit.demo.recipe import Recipe, make_demo_recipe, read_recipe
+from klaudit.errors import InvalidConfig, StoreUnreachable
 from klaudit.store import Store, open_store
 from klaudit.workflows.audits import audit_stored_run, keep_findings
 from klaudit.workflows.drift import DriftSettings, list_run_checkpoints, measure_drift
 from klaudit.workflows.recorded_runs import load_recorded_run
-from klaudit.workflows.reports import compose_report, write_whole
+from klaudit.workflows.recorder import find_free_name
+from klaudit.workflows.reports import compose_report, save_report
 
 if TYPE_CHECKING:
-    from klaudit.demo.recipe import Recipe
     from klaudit.demo.training import TrainedRun
 
 RUNS = Path("runs")
@@ -48,10 +50,6 @@ def run_demo(
     if replay:
         replay_sample_runs(url)
     else:
-        try:
-            from klaudit.demo.recipe import make_demo_recipe
-        except ImportError as error:
-            raise MissingExtra("The demo", "demo") from error
         walk_through(make_demo_recipe(steps=steps, beta=beta, adaptive=adaptive, seed=seed, policy=model, is_healthy=healthy), url=url)
     if serve:
         return serve_pages(url, port=8501)
@@ -67,14 +65,12 @@ def run_training(
     store: StoreOption = None,
 ) -> None:
     """Train with the embedded PPO trainer, recorded and audited live."""
-    try:
-        from klaudit.demo.recipe import read_recipe
-    except ImportError as error:
-        raise MissingExtra("Training", "demo") from error
     recipe = read_recipe(config)
     if resume is not None and not resume.is_dir():
         raise InvalidConfig(f"--resume: expected a checkpoint's directory; there is none at {resume}")
-    trained = train(recipe, url=find_store_url(store), out=out or RUNS / recipe.name, resume_from=resume)
+    require_inputs(recipe, url=find_store_url(store))
+    default_out = find_free_directory(recipe.name) if resume is None else resume.parent
+    trained = train(recipe, url=find_store_url(store), out=out or default_out, resume_from=resume)
     messages.print(f"run {trained.run.name!r} is recorded; checkpoints in {trained.output_dir}", markup=False)
 
 
@@ -90,12 +86,13 @@ def replay_sample_runs(url: str) -> None:
             messages.print(f"{loaded.run.name}: {state}", markup=False)
 
 
-def walk_through(recipe: "Recipe", *, url: str) -> None:
+def walk_through(recipe: Recipe, *, url: str) -> None:
     """Train, audit, measure, report."""
+    require_inputs(recipe, url=url)
     began = time.monotonic()
     messages.rule("1 of 4  Train with PPO, recorded and audited live")
     messages.print(recipe.description, markup=False, soft_wrap=True)
-    trained = train(recipe, url=url, out=RUNS / recipe.name)
+    trained = train(recipe, url=url, out=find_free_directory(recipe.name))
     with open_store(url) as opened:
         measure_checkpoints(opened, trained, reference=recipe.policy)
         messages.rule("3 of 4  Audit")
@@ -104,7 +101,7 @@ def walk_through(recipe: "Recipe", *, url: str) -> None:
         print_audit(audit)
         messages.rule("4 of 4  Report")
         path = trained.output_dir / "report.html"
-        write_whole(path, compose_report(opened, trained.run.id, report_format="html", generated_at=datetime.now(UTC)))
+        save_report(path, compose_report(opened, trained.run.id, report_format="html", generated_at=datetime.now(UTC)))
     minutes = (time.monotonic() - began) / 60
     messages.print(
         f"{path}\n\n{audit.coverage.steps} steps of run {trained.run.name!r} are in {url}; it took {minutes:.1f} min", markup=False
@@ -127,15 +124,37 @@ def measure_checkpoints(opened: Store, trained: "TrainedRun", *, reference: str)
     print_measurements([one for one in measured if one.series.estimator == "full"], as_json=False)
 
 
-def train(recipe: "Recipe", *, url: str, out: Path, resume_from: Path | None = None) -> "TrainedRun":
+def require_inputs(recipe: Recipe, *, url: str) -> None:
+    """Refuse what cannot end well before anything is loaded, printed or written.
+
+    Raises:
+        ModelNotFound: no model under the recipe's name.
+        StoreError: something lies at the store's URL that is no store of this version.
+        MissingExtra: torch, transformers or vaderSentiment is not installed.
+    """
+    require_installed("torch", "transformers", "vaderSentiment", what="Training", extra="demo")
+    from klaudit.models.language_model import locate_model
+
+    # One that is not there yet is made when training begins.
+    with contextlib.suppress(StoreUnreachable):
+        open_store(url, read_only=True).close()
+    locate_model(recipe.policy)
+
+
+def train(recipe: Recipe, *, url: str, out: Path, resume_from: Path | None = None) -> "TrainedRun":
     """Train a recipe with a progress bar."""
-    open_store(url, create=True).close()
     messages.print("loading the model ...", style="dim")
-    try:
-        from klaudit.demo.training import train_recipe
-    except ImportError as error:
-        raise MissingExtra("Training", "demo") from error
+    from klaudit.demo.training import train_recipe
+
     logging.getLogger("transformers").setLevel(logging.ERROR)
     webhook = read_settings().webhook
     with track_training(recipe.ppo.max_steps) as on_step:
-        return train_recipe(recipe, store=url, output_dir=out, webhook=webhook, on_step=on_step, resume_from=resume_from)
+        trained = train_recipe(recipe, store=url, output_dir=out, webhook=webhook, on_step=on_step, resume_from=resume_from)
+    if trained.failures:
+        messages.print(f"klaudit failed {trained.failures} times while training went on: the record has gaps", style="yellow")
+    return trained
+
+
+def find_free_directory(name: str) -> Path:
+    """Under RUNS, as the run will be named: a second run of a name must not write over the first one's checkpoints."""
+    return RUNS / find_free_name(name, taken=[path.name for path in RUNS.glob("*")])

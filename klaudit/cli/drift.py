@@ -1,19 +1,18 @@
 """`klaudit drift`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from klaudit.cli.options import JsonOption, RunArgument, StoreOption, open_given_store
+from klaudit.cli.options import JsonOption, RunArgument, StoreOption, open_given_store, read_given_store, require_installed
 from klaudit.cli.output import messages, print_json, print_table
 from klaudit.cli.progress import track_drift
-from klaudit.errors import InvalidConfig, MissingExtra
+from klaudit.demo.prompts import HELDOUT_BEGINNINGS
+from klaudit.drift.prompt_set import PromptSet, read_prompt_set
+from klaudit.errors import InvalidConfig
 from klaudit.records import UNIT_LABELS, DriftMeasurement
 from klaudit.workflows.drift import DriftSettings, list_run_checkpoints, measure_drift
-
-if TYPE_CHECKING:
-    from klaudit.drift.prompt_set import PromptSet
 
 app = typer.Typer(no_args_is_help=True, help="KL of checkpoints to the reference, measured with the whole vocabulary.")
 DEFAULTS = DriftSettings()
@@ -40,6 +39,7 @@ def measure(
     """Measure how far each checkpoint has moved from the reference, with a 95% interval."""
     if (run is None) == (not checkpoints):
         raise InvalidConfig("expected either --run RUN or --checkpoints DIR; got " + ("neither" if run is None else "both"))
+    require_installed("torch", "transformers", what="Measuring drift", extra="train")
     settings = DriftSettings(max_new_tokens=max_new_tokens, samples_per_prompt=samples, seed=seed)
     prompt_set = read_prompts(prompts)
     if run is None:
@@ -71,7 +71,7 @@ def measure(
 @app.command("show")
 def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """What was measured of a run's checkpoints."""
-    with open_given_store(store) as opened:
+    with read_given_store(store) as opened:
         found = opened.runs.get(run)
         measured = opened.drift.list(found.id)
     if not measured:
@@ -81,18 +81,12 @@ def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
     print_measurements(measured, as_json=as_json)
 
 
-def read_prompts(path: Path | None) -> "PromptSet":
+def read_prompts(path: Path | None) -> PromptSet:
     """The prompt set of a file, else the project's own.
 
     Raises:
         InvalidConfig: the file cannot be read.
-        MissingExtra: torch or transformers is not installed.
     """
-    try:
-        from klaudit.demo.prompts import HELDOUT_BEGINNINGS
-        from klaudit.drift.prompt_set import PromptSet, read_prompt_set
-    except ImportError as error:
-        raise MissingExtra("Measuring drift", "train") from error
     return PromptSet("review beginnings", HELDOUT_BEGINNINGS) if path is None else read_prompt_set(path)
 
 

@@ -8,7 +8,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 import klaudit
-from klaudit.cli import audit, budget, dashboard, db, demo, drift, report, runs
+from klaudit.cli import audit, budget, dashboard, db, demo, drift, policy, report, rules, runs
 from klaudit.cli.output import messages
 from klaudit.errors import KlauditError
 
@@ -24,7 +24,8 @@ app.command(name="demo")(demo.run_demo)
 app.command(name="train")(demo.run_training)
 app.add_typer(runs.app, name="runs")
 app.command(name="audit")(audit.audit_run)
-app.add_typer(audit.rules_app, name="rules")
+app.add_typer(rules.app, name="rules")
+app.add_typer(policy.app, name="policy")
 app.add_typer(drift.app, name="drift")
 app.add_typer(budget.app, name="budget")
 app.command(name="report")(report.write_report)
@@ -53,14 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run a command; returns the exit code."""
     try:
-        result = app(args=list(arguments), standalone_mode=False)
+        result = app(args=list(arguments), prog_name="klaudit", standalone_mode=False)
     except KlauditError as error:
         messages.print(f"klaudit: {error}", markup=False, soft_wrap=True)
         return error.exit_code
     except TyperException as error:
-        messages.print(f"klaudit: {error.format_message()} See: klaudit --help", markup=False, soft_wrap=True)
+        # A group without a command has printed its help and has nothing to add.
+        if text := error.format_message():
+            messages.print(f"klaudit: {text} See: klaudit --help", markup=False, soft_wrap=True)
         return 2
     except (Abort, KeyboardInterrupt):
         messages.print("klaudit: interrupted", markup=False)
         return 130
+    except OSError as error:
+        messages.print(f"klaudit: the system refused: {error}", markup=False, soft_wrap=True)
+        return 3
     return result if isinstance(result, int) else 0

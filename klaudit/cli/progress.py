@@ -23,8 +23,10 @@ def track_training(n_steps: int) -> Iterator[Callable[[int, dict[str, float]], N
         task = progress.add_task("sampling the first batch", total=n_steps)
 
         def show(step: int, logs: dict[str, float]) -> None:
+            # A batch of one sequence has no standard error.
+            error = f" ± {logs['kl_full_se']:.3f}" if "kl_full_se" in logs else ""
             description = (
-                f"KL {logs['kl_full']:.3f} ± {logs['kl_full_se']:.3f} nats/sequence (full)  beta {logs['beta']:.3g}  score {logs['score']:+.3f}"
+                f"KL {logs['kl_full']:.3f}{error} nats/sequence (full)  beta {logs['beta']:.3g}  score {logs['score']:+.3f}"
                 f"  held-out {logs['heldout_score']:+.3f}"
             )
             progress.update(task, completed=step, description=description)

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from klaudit.cli.options import RunArgument, StoreOption, open_given_store
+from klaudit.cli.options import RunArgument, StoreOption, read_given_store
 from klaudit.cli.output import messages
-from klaudit.workflows.reports import compose_report, write_whole
+from klaudit.workflows.reports import compose_report, save_report
 
 
 class Format(StrEnum):
@@ -28,10 +28,10 @@ def write_report(
     store: StoreOption = None,
 ) -> None:
     """Write a report of a run."""
-    with open_given_store(store) as opened:
+    with read_given_store(store) as opened:
         text = compose_report(opened, run, report_format=report_format.value, generated_at=datetime.now(UTC))
     if out is None:
         sys.stdout.write(text)
         return
-    write_whole(out, text)
+    save_report(out, text)
     messages.print(f"wrote {out} ({len(text.encode()) / 1000:,.0f} kB)", markup=False)

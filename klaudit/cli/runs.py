@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from klaudit.cli.options import JsonOption, RunArgument, StoreOption, open_given_store
+from klaudit.audit.audit import describe_series
+from klaudit.cli.options import JsonOption, RunArgument, StoreOption, open_given_store, read_given_store
 from klaudit.cli.output import console, messages, print_json, print_table
 from klaudit.records import UNIT_LABELS, KLReading, RunSummary
 
@@ -13,8 +14,8 @@ app = typer.Typer(no_args_is_help=True, help="List, show and delete runs.")
 
 @app.command("list")
 def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """All runs, the newest last."""
-    with open_given_store(store) as opened:
+    """All runs, the newest first."""
+    with read_given_store(store) as opened:
         summaries = opened.runs.list()
     if as_json:
         print_json({"runs": [describe_summary(one) for one in summaries]})
@@ -29,18 +30,20 @@ def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
 @app.command("show")
 def show_run(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """One run: what it is, what its KLs are, where it stands."""
-    with open_given_store(store) as opened:
+    with read_given_store(store) as opened:
         found = opened.runs.get(run)
         summary = next(one for one in opened.runs.list() if one.run.id == found.id)
         segments = opened.runs.segments(found.id)
     if as_json:
-        print_json({"run": {**describe_summary(summary), "segments": len(segments), "config": dict(found.config)}})
+        series = {key: describe_series(one) for key, one in found.series.items()}
+        print_json({"run": {**describe_summary(summary), "segments": len(segments), "series": series, "config": dict(found.config)}})
         return
-    for name, value in describe_summary(summary).items():
-        if name != "series":
-            console.print(f"{name:>16}  {value}", markup=False)
-    for key, series in found.series.items():
-        console.print(f"{key:>16}  {series.label}, from {series.source_key or 'the loop itself'}", markup=False)
+    described = describe_summary(summary) | {"last_kl": format_kl(summary.last_kl), "findings": format_findings(summary)}
+    for name, value in described.items():
+        if value is not None:
+            console.print(f"{name:>16}  {value}", markup=False, soft_wrap=True)
+    for key, one in found.series.items():
+        console.print(f"{key:>16}  {one.label}, from {one.source_key or 'the loop itself'}", markup=False, soft_wrap=True)
 
 
 @app.command("delete")
@@ -102,7 +105,6 @@ def describe_reading(reading: KLReading | None) -> dict[str, Any] | None:
 def _to_row(summary: RunSummary) -> tuple[str, ...]:
     run = summary.run
     steps = f"{summary.n_steps}/{run.planned_steps}" if run.planned_steps else str(summary.n_steps)
-    findings = ", ".join(f"{count} {severity}" for severity, count in summary.n_findings.items()) or "none"
     return (
         run.name,
         run.id,
@@ -111,8 +113,13 @@ def _to_row(summary: RunSummary) -> tuple[str, ...]:
         format_kl(summary.last_kl),
         _format(summary.last_beta),
         _format(summary.last_score),
-        findings,
+        format_findings(summary),
     )
+
+
+def format_findings(summary: RunSummary) -> str:
+    """How many findings of each severity, for people."""
+    return ", ".join(f"{count} {severity}" for severity, count in summary.n_findings.items()) or "none"
 
 
 def format_kl(reading: KLReading | None) -> str:

@@ -18,6 +18,14 @@ DEMO_HORIZON = 1000
 """Sequences; short, so that the controller is seen to move within a demo."""
 DEMO_BUDGET = 4.0
 """Nats per sequence."""
+SHAPES: Mapping[str, tuple[type, str]] = {
+    "name": (str, "a string"),
+    "policy": (str, "a string"),
+    "description": (str, "a string"),
+    "ppo": (dict, "a table [ppo]"),
+    "budget": (list, "tables [[budget]]"),
+}
+"""What a recipe's file may hold."""
 BUDGET_KEYS = ("limit", "unit", "scope", "window_steps", "on", "action", "owner", "reason")
 
 
@@ -45,8 +53,11 @@ def read_recipe(path: Path) -> Recipe:
         InvalidRecord: a budget that cannot be.
     """
     content = read_toml(path)
-    require_known_keys(content, known=("name", "policy", "description", "ppo", "budget"), where=str(path))
-    if not isinstance(content.get("name"), str) or not content["name"].strip():
+    require_known_keys(content, known=tuple(SHAPES), where=str(path))
+    for key, (kind, wanted) in SHAPES.items():
+        if not isinstance(content.get(key, kind()), kind):
+            raise InvalidConfig(f"{path}: expected {key} to be {wanted}; got {content[key]!r}")
+    if not content.get("name", "").strip():
         raise InvalidConfig(f'{path}: expected a name for the run, such as name = "first-try"; got {content.get("name")!r}')
     try:
         ppo = PPOConfig.from_mapping(content.get("ppo", {}))
@@ -62,6 +73,8 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _read_budget(table: Mapping[str, Any], *, path: Path) -> KLBudget:
+    if not isinstance(table, dict):
+        raise InvalidConfig(f"{path}: expected tables [[budget]]; got {table!r} among them")
     require_known_keys(table, known=BUDGET_KEYS, where=f"{path}, table [[budget]]")
     missing = [name for name in ("limit", "unit") if name not in table]
     if missing:
@@ -81,6 +94,8 @@ def make_demo_recipe(*, steps: int, beta: float, adaptive: bool, seed: int, poli
     )
     ppo = PPOConfig(
         max_steps=steps,
+        epochs=1,
+        minibatches=2,
         beta=beta,
         target_kl=DEMO_TARGET_KL if adaptive else None,
         horizon=DEMO_HORIZON,

@@ -15,6 +15,7 @@ from klaudit.errors import TrainingFailed
 from klaudit.models.language_model import load_language_model
 from klaudit.ppo.trainer import PPOTrainer
 from klaudit.records import Run
+from klaudit.store import open_store
 
 OnStep = Callable[[int, dict[str, float]], None]
 """Called after each step with its number and what it logged."""
@@ -66,7 +67,7 @@ def train_recipe(
     Raises:
         ModelNotFound: the policy is not where the recipe says.
         MissingExtra: torch, transformers or vaderSentiment is not installed.
-        StoreError: the store cannot be used.
+        StoreError: the store cannot be used; nothing was trained.
         TrainingFailed: the run could not be recorded.
     """
     policy = load_language_model(recipe.policy)
@@ -79,10 +80,16 @@ def train_recipe(
         config=recipe.ppo,
         output_dir=output_dir,
     )
+    # Inside a training klaudit keeps its errors to itself, so the store is tried before it; and made last, when nothing else can be wrong.
+    open_store(store, create=True).close()
     callback = attach(trainer, run=recipe.name, budget=recipe.budgets, store=store, webhook=webhook)
     if on_step is not None:
         trainer.add_callback(StepListener(on_step))
-    trainer.train(resume_from=resume_from)
+    try:
+        trainer.train(resume_from=resume_from)
+    except BaseException:
+        callback.close(failed=True)
+        raise
     if callback.run is None:
         raise TrainingFailed("the run was trained and not recorded: see the message of klaudit above")
     return TrainedRun(run=callback.run, output_dir=output_dir, failures=callback.failures)

@@ -4,12 +4,13 @@ A trainer's `logs` are a flat mapping of names to numbers. Here a name is turned
 one of klaudit's metric names (DESIGN 6.3), or kept as it is.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from klaudit.records import PRIMARY, KLReading, KLSeries, StepRecord, find_governing_series
+from klaudit.records import PRIMARY, UNDECLARED, KLReading, KLSeries, StepRecord, find_governing_series
 from klaudit.records.series import Estimator
 
 
@@ -100,7 +101,7 @@ UNKNOWN_TRAINER = Framework(
     algorithm="unknown",
     source="none: no key is known, and what is logged under `kl` may be anything",
     detected_by=frozenset(),
-    series={PRIMARY: KLSeries(kind="unknown", direction="unknown")},
+    series={PRIMARY: UNDECLARED},
     metrics={"lr": "learning_rate"},
     ignored=frozenset({"epoch"}),
 )
@@ -144,7 +145,8 @@ def read_logs(
 ) -> StepRecord:
     """One step's logs as a record.
 
-    A KL that is None, as TRL logs it when every micro-batch was NaN, is NaN: it was computed, and was not a number.
+    A number that is None, as TRL logs it when every micro-batch was NaN, is NaN: it was computed, and was not a number. What is no
+    number at all, such as a histogram, is left out.
 
     Args:
         logs: what the trainer logged.
@@ -156,42 +158,44 @@ def read_logs(
         beta: KL coefficient from the trainer's arguments, for trainers that do not log it.
         n_sequences: sequences in the batch.
     """
-    mean_length = _take_float(logs, "response_length") or None
+    numbers = {key: number for key, value in logs.items() if (number := _to_number(value)) is not None}
+    mean_length = numbers.get("response_length")
     consumed = {*framework.ignored, framework.score, framework.beta}
     readings: dict[str, KLReading] = {}
     for key, described in series.items():
         source_key = described.source_key or key
-        error_key = source_key + (framework.standard_error_suffix or "")
+        error_key = source_key + framework.standard_error_suffix if framework.standard_error_suffix else None
         consumed |= {source_key, error_key}
-        if source_key in logs:
-            error = None if error_key == source_key else _take_float(logs, error_key)
-            readings[key] = KLReading(described, _to_float(logs[source_key]), error, n_sequences, mean_length)
+        if source_key in numbers:
+            readings[key] = KLReading(described, numbers[source_key], _find(numbers, error_key), n_sequences, mean_length)
         else:
             readings[key] = KLReading.absent(described, f"the trainer did not log {source_key} at this step")
-    metrics = {
-        framework.metrics.get(key, key): -_to_float(value) if key in framework.negated else _to_float(value)
-        for key, value in logs.items()
-        if key not in consumed and _is_number(value)
-    }
     return StepRecord(
         step=step,
         segment=segment,
         logged_at=logged_at,
         kl=readings.pop(PRIMARY),
         readings=readings,
-        beta=beta if framework.beta is None else _take_float(logs, framework.beta),
-        score=None if framework.score is None else _take_float(logs, framework.score),
-        metrics=metrics,
+        beta=beta if framework.beta is None else _find(numbers, framework.beta),
+        score=_find(numbers, framework.score),
+        metrics={
+            framework.metrics.get(key, key): -number if key in framework.negated else number
+            for key, number in numbers.items()
+            if key not in consumed
+        },
     )
 
 
-def _is_number(value: object) -> bool:
-    return value is None or isinstance(value, (int, float)) or hasattr(value, "item")
+def _find(numbers: Mapping[str, float], key: str | None) -> float | None:
+    return None if key is None else numbers.get(key)
 
 
-def _take_float(logs: Mapping[str, Any], key: str) -> float | None:
-    return _to_float(logs[key]) if key in logs else None
-
-
-def _to_float(value: Any) -> float:
-    return float("nan") if value is None else float(value)
+def _to_number(value: Any) -> float | None:
+    if value is None:
+        return math.nan
+    if isinstance(value, str):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from klaudit.errors import InvalidStepsFile
 from klaudit.exchange.steps_file import read_steps_file, write_steps_file
+from klaudit.exchange.whole_file import write_whole
 from klaudit.records import DriftMeasurement, KLBudget, Run, StepRecord, TextSample
 
 R = TypeVar("R")
@@ -61,8 +62,9 @@ def read_recorded_run(directory: Path) -> RecordedRun:
 
 def _write_records(path: Path, records: Sequence[R], kind: type[R]) -> None:
     adapter = TypeAdapter(list[kind], config=JSON)  # type: ignore[valid-type]
-    lines = (adapter.dump_json([record], exclude_none=True)[1:-1] for record in records)
-    path.write_bytes(b"[\n" + b",\n".join(lines) + b"\n]\n")
+    lines = (adapter.dump_json([record], exclude_none=True)[1:-1].decode() for record in records)
+    with write_whole(path) as file:
+        file.write("[\n" + ",\n".join(lines) + "\n]\n")
 
 
 def _read_records(path: Path, kind: type[R]) -> tuple[R, ...]:

@@ -2,18 +2,24 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from klaudit.errors import InvalidRecord, InvalidStepsFile
-from klaudit.records import PRIMARY, KLReading, KLSeries, ReferenceModel, Run, StepRecord
-from klaudit.records.non_finite import decode_float, encode_float
+from klaudit.errors import InvalidStepsFile
+from klaudit.exchange.whole_file import write_whole
+from klaudit.records import PRIMARY, UNDECLARED, KLReading, KLSeries, ReferenceModel, Run, StepRecord
+from klaudit.records.non_finite import decode_float, encode_float, encode_json
 
 FORMAT = "klaudit-steps/1"
 SE_SUFFIX = "_se"
+SERIES_FIELDS = tuple(field.name for field in fields(KLSeries))
+LARGEST_STEP = 2**63 - 1
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,54 +32,92 @@ class StepsFile:
 
 def write_steps_file(path: Path, *, run: Run, steps: Iterable[StepRecord]) -> None:
     """Write a run; the file appears whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
+    with write_whole(path) as file:
         file.write(_encode(_describe_run(run)) + "\n")
         for record in steps:
             file.write(_encode(_describe_step(record)) + "\n")
-    part.replace(path)
 
 
 def read_steps_file(path: Path) -> StepsFile:
-    """Read a run.
+    """Read a run. One that does not say when it began, began with its first step.
 
     Raises:
         InvalidStepsFile: a line that cannot be read; the message names file, line and field.
     """
+    header, *lines = _read_lines(path)
+    if header.content.get("format") != FORMAT:
+        raise header.refuse("format", f'expected "{FORMAT}"; got {header.content.get("format")!r}')
+    first_time = lines[0].take("time", _read_time) if lines else None
+    run = _read_run(header, began_at=first_time or datetime.fromtimestamp(path.stat().st_mtime, UTC))
+    steps: dict[tuple[int, int], StepRecord] = {}
+    for line in lines:
+        step = _read_step(line, run=run)
+        if (step.segment, step.step) in steps:
+            raise line.refuse("step", f"expected each step once; segment {step.segment} has step {step.step} on an earlier line too")
+        steps[step.segment, step.step] = step
+    return StepsFile(run=run, steps=tuple(steps.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """A JSON object of the file, and where it stands."""
+
+    content: Mapping[str, Any]
+    where: str
+    inside: str = ""
+    """The field that it is the value of, with a dot."""
+
+    def refuse(self, field: str, why: object) -> InvalidStepsFile:
+        return InvalidStepsFile(f'{self.where}, field "{self.inside}{field}": {why}')
+
+    @contextmanager
+    def reading(self, field: str) -> Iterator[None]:
+        """Say of every error inside where it arose."""
+        try:
+            yield
+        except InvalidStepsFile:
+            raise
+        except (ValueError, TypeError, OverflowError) as error:
+            raise self.refuse(field, error) from error
+
+    def take(self, field: str, read: Callable[[Any], T]) -> T | None:
+        """A field's value; None where the field is missing or null."""
+        value = self.content.get(field)
+        if value is None:
+            return None
+        with self.reading(field):
+            return read(value)
+
+    def enter(self, field: str) -> "_Object":
+        """The object that a field holds; an empty one where the field is missing."""
+        return _Object(self.take(field, _require_object) or {}, self.where, f"{self.inside}{field}.")
+
+
+def _read_lines(path: Path) -> list[_Object]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidStepsFile(f"{path}: expected a {FORMAT} file in UTF-8; {error}") from error
-    if not lines:
+    # Not splitlines(): it also breaks at characters that JSON allows inside a string.
+    numbered = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if not numbered:
         raise InvalidStepsFile(f"{path}: expected a {FORMAT} header on line 1; the file is empty")
-    header = _decode(lines[0], path=path, number=1)
-    if header.get("format") != FORMAT:
-        raise InvalidStepsFile(f'{path} line 1, field "format": expected "{FORMAT}"; got {header.get("format")!r}')
-    run = _read_field(path, 1, "run", lambda: _read_run(header))
-    steps = []
-    for number, line in enumerate(lines[1:], start=2):
-        if line.strip():
-            described = _decode(line, path=path, number=number)
-            steps.append(_read_step(described, run=run, path=path, number=number))
-    return StepsFile(run=run, steps=tuple(steps))
+    return [_Object(_decode(line, where=f"{path} line {number}"), f"{path} line {number}") for number, line in numbered]
+
+
+def _decode(line: str, *, where: str) -> dict[str, Any]:
+    try:
+        return _require_object(json.loads(line))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidStepsFile(f"{where}: expected one JSON object; {error}") from error
 
 
 def _encode(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
 
 
-def _decode(line: str, *, path: Path, number: int) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InvalidStepsFile(f"{path} line {number}: expected one JSON object; {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidStepsFile(f"{path} line {number}: expected one JSON object; got {type(value).__name__}")
-    return value
-
-
 def _describe_series(series: KLSeries) -> dict[str, Any]:
-    described = {field.name: getattr(series, field.name) for field in fields(series)}
+    described = {name: getattr(series, name) for name in SERIES_FIELDS}
     return {name: value for name, value in described.items() if value is not None}
 
 
@@ -90,7 +134,7 @@ def _describe_run(run: Run) -> dict[str, Any]:
             "status": run.status,
             "started_at": run.started_at.isoformat(),
             "finished_at": run.finished_at.isoformat() if run.finished_at else None,
-            "config": dict(run.config) or None,
+            "config": encode_json(dict(run.config)) or None,
         },
         "series": {key: _describe_series(series) for key, series in run.series.items() if key != PRIMARY},
         "batch_size": run.batch_size,
@@ -124,78 +168,93 @@ def _describe_step(record: StepRecord) -> dict[str, Any]:
     return {name: value for name, value in described.items() if value is not None}
 
 
-def _read_run(header: Mapping[str, Any]) -> Run:
-    declared = header.get("run")
-    if not isinstance(declared, dict) or not isinstance(declared.get("name"), str):
-        raise TypeError(f'expected an object with a "name"; got {declared!r}')
-    series = {PRIMARY: KLSeries(**header["kl"]) if "kl" in header else KLSeries(kind="unknown", direction="unknown")}
-    series |= {key: KLSeries(**described) for key, described in header.get("series", {}).items()}
-    finished_at = declared.get("finished_at")
-    reference = declared.get("reference")
-    return Run(
-        id="",
-        name=declared["name"],
-        status=declared.get("status", "finished"),
-        started_at=datetime.fromisoformat(declared["started_at"]) if "started_at" in declared else datetime.now(UTC),
-        finished_at=datetime.fromisoformat(finished_at) if finished_at else None,
-        algorithm=declared.get("algorithm"),
-        framework=declared.get("framework"),
-        policy=declared.get("policy"),
-        reference=ReferenceModel(reference, declared.get("reference_digest")) if reference else None,
-        batch_size=header.get("batch_size"),
-        beta=decode_float(header["beta"]) if "beta" in header else None,
-        planned_steps=header.get("planned_steps"),
-        series=series,
-        config=declared.get("config", {}),
-    )
+def _read_run(header: _Object, *, began_at: datetime) -> Run:
+    declared, series = header.enter("run"), header.enter("series")
+    name = declared.take("name", _require_text)
+    if name is None:
+        raise declared.refuse("name", "expected the run's name; it is missing")
+    reference = declared.take("reference", _require_text)
+    with header.reading("run"):
+        return Run(
+            id="",
+            name=name,
+            status=declared.content.get("status", "finished"),
+            started_at=declared.take("started_at", _read_time) or began_at,
+            finished_at=declared.take("finished_at", _read_time),
+            algorithm=declared.take("algorithm", _require_text),
+            framework=declared.take("framework", _require_text),
+            policy=declared.take("policy", _require_text),
+            reference=ReferenceModel(reference, declared.take("reference_digest", _require_text)) if reference else None,
+            batch_size=header.take("batch_size", _require_whole),
+            beta=header.take("beta", decode_float),
+            planned_steps=header.take("planned_steps", _require_whole),
+            series={PRIMARY: header.take(PRIMARY, _read_series) or UNDECLARED}
+            | {key: series.take(key, _read_series) or UNDECLARED for key in series.content},
+            config=declared.take("config", _require_object) or {},
+        )
 
 
-def _read_step(described: Mapping[str, Any], *, run: Run, path: Path, number: int) -> StepRecord:
-    def take(name: str, convert: Any, default: Any = None) -> Any:
-        if name not in described:
-            return default
-        return _read_field(path, number, name, lambda: convert(described[name]))
-
-    if "step" not in described:
-        raise InvalidStepsFile(f'{path} line {number}, field "step": expected a whole number; it is missing')
-    metrics = take("metrics", lambda values: {name: decode_float(value) for name, value in values.items()}, {})
+def _read_step(line: _Object, *, run: Run) -> StepRecord:
+    step = line.take("step", _require_whole)
+    if step is None:
+        raise line.refuse("step", "expected a whole number; it is missing")
+    given = line.enter("metrics")
+    metrics = {name: value for name in given.content if (value := given.take(name, decode_float)) is not None}
     length = metrics.get("response_length")
-    mean_length = length if length is not None and math.isfinite(length) and length > 0 else None
+    mean_length = length if length is not None and 0 < length < math.inf else None
 
     def read(key: str, value: float, error: float | None) -> KLReading:
         return KLReading(run.series[key], value, error, run.batch_size, mean_length)
 
-    readings = {key: read(key, metrics.pop(key), metrics.pop(key + SE_SUFFIX, None)) for key in run.series if key in metrics}
-    kl = take("kl", decode_float)
-    absent = KLReading.absent(run.series[PRIMARY], "the file has no kl for this step")
-    record: StepRecord = _read_field(
-        path,
-        number,
-        "step",
-        lambda: StepRecord(
-            step=_require_whole(described["step"]),
-            segment=take("segment", _require_whole, 0),
-            logged_at=take("time", datetime.fromisoformat, run.started_at),
-            kl=absent if kl is None else read(PRIMARY, kl, take("kl_se", decode_float)),
+    readings = {}
+    for key in run.series:
+        if key in metrics:
+            with given.reading(key):
+                readings[key] = read(key, metrics.pop(key), metrics.pop(key + SE_SUFFIX, None))
+    with line.reading("kl"):
+        value = line.take("kl", decode_float)
+        absent = KLReading.absent(run.series[PRIMARY], "the file has no kl for this step")
+        kl = absent if value is None else read(PRIMARY, value, line.take("kl_se", decode_float))
+    with line.reading("metrics"):
+        return StepRecord(
+            step=step,
+            segment=line.take("segment", _require_whole) or 0,
+            logged_at=line.take("time", _read_time) or run.started_at,
+            kl=kl,
             readings=readings,
-            beta=take("beta", decode_float),
-            score=take("score", decode_float),
+            beta=line.take("beta", decode_float),
+            score=line.take("score", decode_float),
             metrics=metrics,
-        ),
-    )
-    return record
+        )
 
 
-def _require_whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"expected a whole number; got {value!r}")
+def _read_series(described: Any) -> KLSeries:
+    unknown = sorted(_require_object(described).keys() - set(SERIES_FIELDS))
+    if unknown:
+        raise ValueError(f"unknown key {', '.join(map(repr, unknown))}; known are {', '.join(SERIES_FIELDS)}")
+    return KLSeries(**described)
+
+
+def _read_time(value: Any) -> datetime:
+    moment = datetime.fromisoformat(_require_text(value))
+    if moment.tzinfo is None:
+        raise ValueError(f"expected a time with its zone, such as 2026-11-22T10:00:00Z; got {value!r}")
+    return moment
+
+
+def _require_object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object; got {value!r:.80}")
     return value
 
 
-def _read_field(path: Path, number: int, name: str, read: Any) -> Any:
-    try:
-        return read()
-    except InvalidStepsFile:
-        raise
-    except (ValueError, TypeError, AttributeError, KeyError, InvalidRecord) as error:
-        raise InvalidStepsFile(f'{path} line {number}, field "{name}": {error}') from error
+def _require_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a string; got {value!r:.80}")
+    return value
+
+
+def _require_whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_STEP:
+        raise TypeError(f"expected a whole number, 0 or more; got {value!r:.80}")
+    return value

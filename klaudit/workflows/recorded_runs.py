@@ -30,7 +30,8 @@ def load_recorded_run(store: Store, directory: Path) -> LoadedRun:
     """Put a recorded run into the store, audit it and keep its findings; loading it twice changes nothing.
 
     Raises:
-        InvalidStepsFile: a file of the directory cannot be read; nothing was written.
+        InvalidStepsFile: a file of the directory cannot be read.
+        KlauditError: the store refuses a part of it. Either way nothing of the run is left there.
     """
     recorded = read_recorded_run(directory)
     for summary in store.runs.list():
@@ -39,7 +40,12 @@ def load_recorded_run(store: Store, directory: Path) -> LoadedRun:
     run = replace(
         recorded.run, id=uuid.uuid4().hex[:12], name=find_free_name(recorded.run.name, taken=store.runs.names_like(recorded.run.name))
     )
-    _write(store, run, recorded)
+    store.runs.add(run)
+    try:
+        _write(store, run, recorded)
+    except BaseException:
+        store.runs.delete(run.id)
+        raise
     audit = audit_stored_run(store, run.id)
     keep_findings(store, audit)
     return LoadedRun(run, len(recorded.steps), len(audit.findings), is_new=True)
@@ -71,7 +77,6 @@ def save_recorded_run(store: Store, name: str, directory: Path, *, config: Mappi
 
 def _write(store: Store, run: Run, recorded: RecordedRun) -> None:
     checkpoints = {one.checkpoint: one for one in recorded.drift if one.step is not None}
-    store.runs.add(run)
     for index in sorted({step.segment for step in recorded.steps} or {0}):
         store.runs.add_segment(Segment(run.id, index, run.started_at, ended_at=run.finished_at))
     samples: dict[tuple[int, int], list[TextSample]] = defaultdict(list)

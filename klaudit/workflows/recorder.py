@@ -4,6 +4,7 @@ import os
 import queue
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -52,14 +53,20 @@ class RunRecorder:
         return self._store.url
 
     def declare_series(self, series: dict[str, KLSeries], *, framework: str | None = None, algorithm: str | None = None) -> None:
-        """Say what the run's KLs are, once, before the first step, and what trainer they come from."""
+        """Say what the run's KLs are, best before the first step, and what trainer they come from."""
         self.run = replace(self.run, series=series, framework=framework or self.run.framework, algorithm=algorithm or self.run.algorithm)
+        # Rules look at the governing series, which may be another one now.
+        self._engine = None
         self._store.runs.set_series(self.run.id, series)
         if framework is not None and algorithm is not None:
             self._store.runs.set_trainer(self.run.id, framework=framework, algorithm=algorithm)
 
     def record(self, step: StepRecord, *, samples: Sequence[TextSample] = ()) -> tuple[Finding, ...]:
         """Store one step and audit it.
+
+        Args:
+            step: of this segment.
+            samples: its texts; their segment is set to the step's, since who samples does not know it.
 
         Returns:
             The findings that this step made or revised.
@@ -68,7 +75,7 @@ class RunRecorder:
             DuplicateStep: the step is stored already.
             StoreError: it could not be stored.
         """
-        self._store.steps.add(self.run.id, step, samples)
+        self._store.steps.add(self.run.id, step, [replace(sample, segment=step.segment) for sample in samples])
         if self._engine is None:
             self._engine = self._replay_engine(before=(step.segment, step.step))
         findings = self._engine.observe(step)
@@ -85,8 +92,9 @@ class RunRecorder:
 
     def close(self, *, failed: bool = False) -> None:
         """End the segment and the run; waits a bounded time for alerts on their way."""
+        until = time.monotonic() + LAST_ALERTS_TIMEOUT_S
         for delivery in self._deliveries:
-            delivery.join(timeout=LAST_ALERTS_TIMEOUT_S)
+            delivery.join(timeout=max(0.0, until - time.monotonic()))
         self._note_deliveries()
         now = datetime.now(UTC)
         self._store.runs.end_segment(self.run.id, self.segment, now)
@@ -100,13 +108,12 @@ class RunRecorder:
         self.close(failed=kind is not None)
 
     def _replay_engine(self, *, before: tuple[int, int]) -> AuditEngine:
-        """An engine that has seen what earlier segments logged, so that a resumed run is audited as a whole."""
+        """An engine that has seen what was logged before, so that a resumed run is audited as a whole; nobody is told of the past again."""
         engine = AuditEngine(self.run, policy=self._policy, budgets=self.budgets)
-        if self.segment:
-            for earlier in self._store.steps.list(self.run.id):
-                if (earlier.segment, earlier.step) < before:
-                    engine.observe(earlier)
-            self._alerted = {finding.id: finding.severity for finding in engine.findings}
+        for earlier in self._store.steps.list(self.run.id):
+            if (earlier.segment, earlier.step) < before:
+                engine.observe(earlier)
+        self._alerted |= {finding.id: finding.severity for finding in engine.findings}
         return engine
 
     def _alert(self, finding: Finding) -> None:
@@ -128,6 +135,9 @@ class RunRecorder:
             channel.deliver(alert)
         except AlertNotDelivered as error:
             self._outcomes.put((alert.id, str(error)))
+        except Exception as error:
+            # A channel may be anybody's; an alert that nobody got must not stay pending.
+            self._outcomes.put((alert.id, f"{type(error).__name__}: {error}"))
         else:
             self._outcomes.put((alert.id, None))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import klaudit
 from klaudit.errors import StoreError
+from klaudit.exchange.whole_file import write_whole
 from klaudit.report import build_report, render_report
 from klaudit.store import Store
 from klaudit.workflows.audits import audit_stored_run
@@ -32,16 +33,15 @@ def compose_report(store: Store, name: str, *, report_format: str, generated_at:
     return render_report(report, format=report_format)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all.
+def save_report(path: Path, text: str) -> None:
+    """Write a report's file; it appears whole or not at all.
 
     Raises:
         StoreError: the place cannot be written to.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        with write_whole(path) as file:
+            file.write(text)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
