@@ -5,7 +5,7 @@ Importing this is light: what needs torch, transformers or a database is importe
 
 from typing import TYPE_CHECKING, Any
 
-from klaudit.errors import KlauditError, KLBudgetExceeded
+from klaudit.errors import KlauditError, KLBudgetExceeded, MissingExtra
 from klaudit.records import KLBudget, KLReading, KLSeries, ReferenceModel, Severity, TextSample, TokenScore
 
 if TYPE_CHECKING:
@@ -44,4 +44,14 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'klaudit' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    try:
+        module = importlib.import_module(_LAZY[name])
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "transformers"):
+            raise
+        raise MissingExtra(f"klaudit.{name}", "train") from error
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

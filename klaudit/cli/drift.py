@@ -1,17 +1,19 @@
 """`klaudit drift`."""
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from klaudit.cli.options import JsonOption, RunArgument, StoreOption, open_given_store, read_given_store, require_installed
-from klaudit.cli.output import messages, print_json, print_table
+from klaudit.cli.output import console, messages, print_json, print_table
 from klaudit.cli.progress import track_drift
 from klaudit.demo.prompts import HELDOUT_BEGINNINGS
 from klaudit.drift.prompt_set import PromptSet, read_prompt_set
 from klaudit.errors import InvalidConfig
 from klaudit.records import UNIT_LABELS, DriftMeasurement
+from klaudit.records.series import GOVERNING_ORDER
 from klaudit.workflows.drift import DriftSettings, list_run_checkpoints, measure_drift
 
 app = typer.Typer(no_args_is_help=True, help="KL of checkpoints to the reference, measured with the whole vocabulary.")
@@ -103,22 +105,24 @@ def print_measurements(measured: tuple[DriftMeasurement, ...] | list[DriftMeasur
     if as_json:
         print_json({"measurements": [describe_measurement(one) for one in measured]})
         return
-    rows = [
-        (
-            Path(one.checkpoint).name,
-            one.series.estimator,
-            f"{one.value:.4g}",
-            f"{one.low:.4g} to {one.high:.4g}",
-            UNIT_LABELS[one.series.unit],
-            str(one.n_sequences),
-            f"{one.mean_length:.1f}",
-        )
-        for one in measured
-    ]
-    if rows:
+    for (reference, unit), group in itertools.groupby(measured, key=lambda one: (one.reference.name, one.series.unit)):
+        of_checkpoint: dict[str, dict[str, DriftMeasurement]] = {}
+        for one in group:
+            of_checkpoint.setdefault(Path(one.checkpoint).name, {})[one.series.estimator] = one
+        estimators = sorted({estimator for row in of_checkpoint.values() for estimator in row}, key=GOVERNING_ORDER.index)
+        console.print(f"KL to {reference} in {UNIT_LABELS[unit]}, mean and 95% interval", markup=False, soft_wrap=True)
         print_table(
-            ("checkpoint", "estimator", "KL to reference>", "95% interval>", "unit", "sequences>", "mean length (tokens)>"), rows, empty=""
+            ("checkpoint", *(f"{estimator}>" for estimator in estimators), "sequences>"),
+            [
+                (name, *(_format(row.get(estimator)) for estimator in estimators), str(next(iter(row.values())).n_sequences))
+                for name, row in of_checkpoint.items()
+            ],
+            empty="",
         )
+
+
+def _format(one: DriftMeasurement | None) -> str:
+    return "-" if one is None else f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}]"
 
 
 def describe_measurement(one: DriftMeasurement) -> dict[str, Any]:

@@ -7,11 +7,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from klaudit.records import Severity
 from klaudit.records.non_finite import encode_json
 
-console = Console(highlight=False)
+PIPED_WIDTH = 200
+"""Columns where no terminal says how many there are: lines are for grep, not for the eye."""
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 messages = Console(stderr=True, highlight=False)
 
 SEVERITY_STYLES = {Severity.INFO: "cyan", Severity.WARNING: "yellow", Severity.CRITICAL: "bold red"}
@@ -32,7 +36,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.removesuffix(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
+        table.add_column(
+            column.removesuffix(">"), justify="right" if column.endswith(">") else "left", overflow="fold", no_wrap=column == columns[0]
+        )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))
     console.print(table)

@@ -11,7 +11,7 @@ from klaudit.ppo.config import PPOConfig
 from klaudit.records import KLBudget
 
 DEFAULT_POLICY_MODEL = "SmolLM2-135M-Instruct"
-DEMO_LEARNING_RATE = 1e-5
+DEMO_LEARNING_RATE = 2e-5
 DEMO_TARGET_KL = 2.0
 """Nats per sequence."""
 DEMO_HORIZON = 1000

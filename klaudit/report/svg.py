@@ -58,6 +58,10 @@ class Scale:
         return [i * tick for i in range(first, math.floor(self.high / tick + 1e-9) + 1)]
 
 
+FAR_ABOVE = 4
+"""A level, or a value of a curve other than the first, that is more than so many times the first curve's highest would flatten it."""
+
+
 def draw_chart(chart: Chart) -> str:
     """One `<svg>` element; every text in it is escaped."""
     rows = place_badges(chart.markers[:MAX_MARKS], x := scale_steps(chart))
@@ -102,13 +106,15 @@ def scale_steps(chart: Chart) -> Scale:
 
 
 def scale_values(chart: Chart, top: float) -> Scale:
-    """The vertical scale: all values and bands, and levels that are not far above them."""
-    values = [value for curve in chart.curves for value in curve.values if math.isfinite(value)]
+    """The vertical scale: the first curve with its band, other curves and levels that are not far above it."""
+    values = [value for value in (chart.curves[0].values if chart.curves else ()) if math.isfinite(value)]
     if chart.curves and chart.curves[0].low and chart.curves[0].high:
         values += [value for value in (*chart.curves[0].low, *chart.curves[0].high) if math.isfinite(value)]
     values += [value for one in chart.points for value in (one.low, one.value, one.high) if math.isfinite(value)]
     highest = max(values, default=1.0)
-    values += [height for _, height in chart.levels if height <= 4 * max(highest, 0.0)]
+    reach = FAR_ABOVE * max(highest, 0.0)
+    values += [value for curve in chart.curves[1:] for value in curve.values if math.isfinite(value) and value <= (reach or value)]
+    values += [height for _, height in chart.levels if height <= reach]
     low, high = min(values, default=0.0), max(values, default=1.0)
     if 0 <= low < 0.6 * high:
         low = 0.0
@@ -132,8 +138,13 @@ def draw_axes(chart: Chart, x: Scale, y: Scale) -> Iterator[str]:
 def draw_line(curve: Curve, x: Scale, y: Scale, index: int) -> Iterator[str]:
     """A line that lifts at every NaN, and a dot where a point has no neighbour."""
     path, dots = [], []
+    finite = [(value, step) for step, value in zip(curve.steps, curve.values, strict=True) if math.isfinite(value)]
+    highest, at_step = max(finite, default=(0.0, 0))
+    if highest > y.high:
+        text = f"{curve.label} reaches {format_number(highest)} at step {at_step}, above this chart"
+        yield f'<text class="tick" x="{x.end}" y="{y.end - 5:.1f}" text-anchor="end">{escape(text)}</text>'
     for stretch in split_stretches(zip(curve.steps, curve.values, strict=True)):
-        pixels = [f"{x.place(step):.1f},{y.place(value):.1f}" for step, value in stretch]
+        pixels = [f"{x.place(step):.1f},{y.place(min(value, y.high)):.1f}" for step, value in stretch]
         if len(pixels) > 1:
             path.append("M" + " ".join(pixels))
         else:

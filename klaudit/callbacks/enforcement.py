@@ -1,0 +1,25 @@
+"""What a broken budget asks of a trainer."""
+
+from klaudit.errors import KLBudgetExceeded
+from klaudit.records import Finding
+from klaudit.records.budget import Action
+
+BUDGET_EXCEEDED = "KLA101"
+
+
+def find_due_action(finding: Finding) -> Action | None:
+    """The action that a finding's budget asks for now: at once for `on = "value"`, else once noise cannot explain the breach.
+
+    It goes by the numbers and not by the finding's severity, which a policy may have changed.
+    """
+    if finding.code != BUDGET_EXCEEDED:
+        return None
+    budget, bound = finding.evidence["budget"], finding.evidence["lower_bound"]
+    is_due = budget["on"] == "value" or (bound is not None and bound > budget["limit"])
+    action: Action = budget["action"]
+    return action if is_due else None
+
+
+def explain_stop(finding: Finding, *, run_name: str) -> KLBudgetExceeded:
+    """The exception that ends a training."""
+    return KLBudgetExceeded(f"{finding.code} in run {run_name!r}: {finding.message}")
