@@ -39,7 +39,7 @@ def run_demo(
     beta: Annotated[float, typer.Option("--beta", min=0, help="KL penalty coefficient, score units per nat.")] = 0.05,
     adaptive: Annotated[bool, typer.Option("--adaptive", help="Let a controller move beta towards 2 nats/sequence.")] = False,
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    model: Annotated[str | None, typer.Option("--model", metavar="M", help="Directory or hub id. [default: SmolLM2-135M-Instruct]")] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="M", help="Directory or hub id. Default: SmolLM2-135M-Instruct.")] = None,
     healthy: Annotated[bool, typer.Option("--healthy", help="Leave out the planted fault: a learning rate x20 for three steps.")] = False,
     replay: Annotated[bool, typer.Option("--replay", help="Load the recorded sample runs instead of training.")] = False,
     serve: Annotated[bool, typer.Option("--serve", help="Open the dashboard at the end.")] = False,
@@ -59,8 +59,8 @@ def run_demo(
 
 
 def run_training(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="See docs/train.md.")],
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="For the checkpoints. [default: runs/NAME]")] = None,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="See docs/ppo.md.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="For the checkpoints. Default: runs/NAME.")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="CHECKPOINT", help="Go on from a checkpoint of this run.")] = None,
     store: StoreOption = None,
 ) -> None:

@@ -11,7 +11,7 @@ from klaudit.store import Store, open_store
 
 StoreOption = Annotated[
     str | None,
-    typer.Option("--store", metavar="URL", help="SQLAlchemy URL of the store. [default: $KLAUDIT_STORE, else sqlite:///klaudit.db]"),
+    typer.Option("--store", metavar="URL", help="SQLAlchemy URL of the store. Default: $KLAUDIT_STORE, else sqlite:///klaudit.db."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or its name.")]

@@ -46,6 +46,7 @@ class PPOConfig:
     """Taken from the score of a completion that the token limit cut; None takes nothing (TRL 1.12.0 ppo_trainer.py:754)."""
 
     learning_rate: float = 1e-5
+    """Of AdamW, for policy and value head alike."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly to its value."""
     schedule: Schedule = "constant"
@@ -53,9 +54,11 @@ class PPOConfig:
     learning_rate_spikes: tuple[tuple[int, int, float], ...] = ()
     """Planted faults, each (first step, number of steps, factor): what a sample run uses to hold the audit to its word."""
     weight_decay: float = 0.0
+    """Of AdamW."""
     adam_epsilon: float = 1e-5
     """As in openai/baselines (Huang 2022, The 37 Implementation Details of PPO, detail 3)."""
     max_grad_norm: float = 1.0
+    """Gradients with a larger norm are scaled down to it."""
 
     epochs: int = 2
     """Passes over the batch within a step."""
@@ -68,7 +71,9 @@ class PPOConfig:
     value_coefficient: float = 0.1
     """Weight of the value loss, as in lm-human-preferences (vf_coef)."""
     gamma: float = 1.0
+    """Discount, from 0 to 1; completions are short, so nothing is discounted."""
     lam: float = 0.95
+    """Of generalised advantage estimation, from 0 (trust the values) to 1 (trust the sampled return)."""
     whiten_rewards: bool = False
     """Scale rewards to unit variance, mean kept, before the advantages."""
 

@@ -27,6 +27,7 @@ class KLBudget:
     limit: float
     """In `unit`."""
     unit: Unit
+    """nats_per_token or nats_per_sequence: a limit without a unit limits nothing."""
     scope: Scope = "per_step"
     """per_step: one governing reading; window: EWMA over `window_steps`; path: sum of policy-update KL; checkpoint: measured drift."""
     window_steps: int | None = None
@@ -34,8 +35,11 @@ class KLBudget:
     on: BreachOn = "bound"
     """When the action is taken: once noise cannot explain the breach, or at once."""
     action: Action = "alert"
+    """What is done besides telling: nothing, saving a checkpoint, or ending the run."""
     owner: str | None = None
+    """Who answers for it."""
     reason: str | None = None
+    """Why this limit."""
     run_id: str | None = None
     """The run that it is for; None with `match`."""
     match: str | None = None

@@ -11,8 +11,8 @@ from klaudit.report.views import RunView, format_count, format_number
 LIMITS = (
     "KL is a distance from the reference, not a judgement of the text: a policy can stay near and be wrong, or move far and be better.",
     "It is an average over the sampled prompts. Conduct that only other prompts bring out, such as a rare trigger, is not in it.",
-    "Logged KL was computed by the trainer, on its own samples and at its own sampling temperature; klaudit records it and checks its "
-    "arithmetic, but cannot see a number that was wrong before it was logged.",
+    "Logged KL was computed by the trainer, on its own samples and at its own sampling temperature; klaudit records it "
+    "and cannot see a number that was wrong before it was logged.",
     "No finding means that no rule that ran has fired. Rules that could not run are listed under coverage.",
     "This report is not signed: whoever can write the store can change what it was made from.",
 )
