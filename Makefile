@@ -25,7 +25,7 @@ check: .venv/dev.stamp  ## formatter, linter, types, import contracts, docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy klaudit app db tests
-	$(BIN)/lint-imports
+	PYTHONPATH=. $(BIN)/lint-imports
 	$(BIN)/python docs/build.py --check
 
 format: .venv/dev.stamp
