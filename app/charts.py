@@ -1,0 +1,315 @@
+"""Figures of views: SVG traces, colours that read on a light and on a dark page, every axis with its unit.
+
+Two colours never mean the same thing and colour never means it alone: lines differ in dash, findings in symbol
+(colours after Okabe and Ito 2008, "Color Universal Design").
+"""
+
+import html
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from klaudit.report.views import Curve, DriftPoint, DriftView, Marker, RunView, format_number
+
+BLUE, VERMILION, GREEN, AMBER, PURPLE, GREY = "#2f7fb5", "#d4542a", "#1d9a78", "#d9961a", "#9a6fb0", "#8a979e"
+BAND = "rgba(47, 127, 181, 0.20)"
+LINES = ((BLUE, "solid"), (AMBER, "solid"), (GREEN, "dash"), (PURPLE, "dot"), (GREY, "dashdot"))
+"""Colour and dash of the curves of one chart, in turn."""
+
+SEVERITIES = {"critical": (VERMILION, "x"), "warning": (AMBER, "triangle-up"), "info": (GREY, "circle")}
+"""Colour and symbol of a finding, the worst first."""
+
+REACH = 4.0
+"""A limit more than this many times above the highest point is named in the margin, so that it does not flatten the curve."""
+
+PIN = 0.05
+"""How far above the curve a finding is pinned, in parts of the axis."""
+
+N_SHADED = 50
+"""Gaps that are shaded; the rest is told in words."""
+
+
+def draw_kl(view: RunView) -> go.Figure:
+    """The governing KL with its band, the budgets that limit its level, findings, checkpoints and gaps."""
+    figure = open_figure(height=460)
+    curve = view.governing
+    if curve is None:
+        return figure
+    others = [
+        one for one in view.curves if one.estimator and one.unit == curve.unit and one.label.split(" (")[0] == curve.label.split(" (")[0]
+    ]
+    limits = [one for one in view.budgets if one.is_line]
+    low, high = find_range(curve, [one.limit for one in limits])
+    figure.add_traces([*trace_band(curve), *trace_curve(curve, BLUE, "solid", width=2.4)])
+    for other, (color, dash) in zip((one for one in others if one.key != curve.key), LINES[1:], strict=False):
+        figure.add_traces(trace_curve(other, color, dash, visible="legendonly", name=f"{other.estimator} estimator"))
+    for budget in limits:
+        draw_limit(figure, budget.limit, f"budget: {budget.label}", top=high)
+    shade_gaps(figure, curve)
+    figure.add_traces([*trace_checkpoints(view.checkpoint_steps, low), *trace_findings(view.markers, low, high)])
+    figure.update_yaxes(title_text=title_of(curve), range=[low, high])
+    return label_steps(figure, view.run_id)
+
+
+def draw_curves(curves: Sequence[Curve], *, height: int = 260) -> go.Figure:
+    """Curves of one unit in one chart."""
+    figure = open_figure(height=height, has_legend=len(curves) > 1)
+    for curve, (color, dash) in zip(curves, LINES, strict=False):
+        figure.add_traces([*(trace_band(curve) if len(curves) == 1 else ()), *trace_curve(curve, color, dash)])
+    if len(curves) == 1:
+        shade_gaps(figure, curves[0])
+    figure.update_yaxes(title_text=curves[0].unit, range=find_constant_range(curves))
+    return label_steps(figure, " ".join(one.key for one in curves))
+
+
+def draw_drift(view: DriftView, *, estimator: str, slice: str | None = None) -> go.Figure:
+    """Measured drift of the checkpoints with 95% intervals, beside the KL logged one step later."""
+    figure = open_figure(height=430)
+    points = [one for one in view.select(estimator, slice=slice) if one.step is not None]
+    logged = view.logged
+    if logged is not None and points and (logged.estimator, logged.unit) == (estimator, points[0].unit):
+        figure.add_traces([*trace_band(logged), *trace_curve(logged, BLUE, "solid")])
+    else:
+        figure.add_trace(trace_logged(points))
+    figure.add_trace(trace_intervals(points, view.interval))
+    top = max([one.high for one in points if math.isfinite(one.high)] + finite(logged.values if logged else ()), default=0.0)
+    for label, limit, unit in view.budgets:
+        if points and points[0].unit == unit:
+            draw_limit(figure, limit, f"budget: {label}", top=top * REACH)
+    figure.update_xaxes(title_text="updates done (checkpoint step)")
+    figure.update_yaxes(title_text=points[0].label if points else "", rangemode="tozero")
+    return figure
+
+
+def describe_curve(curve: Curve) -> str:
+    """A curve in words, for those who cannot see it."""
+    values = finite(curve.values)
+    if not values or curve.last is None:
+        return f"{curve.label}: no finite value."
+    step, last = curve.last
+    lowest, highest = format_number(min(values)), format_number(max(values))
+    return f"{curve.label}: from {lowest} to {highest} {curve.unit}, {format_number(last)} at step {step}. {curve.statement}."
+
+
+def describe_drift(points: Sequence[DriftPoint]) -> str:
+    """Measurements in words, for those who cannot see them."""
+    return "Drift of checkpoints. " + "; ".join(f"step {one.step}: {one.text}" for one in points)
+
+
+def open_figure(*, height: int, has_legend: bool = True) -> go.Figure:
+    """An empty figure in the house's layout."""
+    figure = go.Figure()
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 8, "t": 36 if has_legend else 8, "b": 8},
+        hovermode="closest",
+        legend={"orientation": "h", "yref": "container", "yanchor": "top", "y": 1, "xanchor": "left", "x": 0},
+        hoverlabel={"align": "left"},
+        showlegend=has_legend,
+    )
+    return figure
+
+
+def label_steps(figure: go.Figure, revision: str) -> go.Figure:
+    """Name the axis of steps; a zoom stays while `revision` stays."""
+    figure.update_xaxes(title_text="step")
+    figure.update_yaxes(exponentformat="e")
+    figure.update_layout(uirevision=revision)
+    return figure
+
+
+def title_of(curve: Curve) -> str:
+    """Axis title: what and in which unit."""
+    return curve.label if curve.unit in curve.label else f"{curve.label}, {curve.unit}"
+
+
+def to_sentence(label: str) -> str:
+    """With a capital at its head, and abbreviations as they are."""
+    return label[:1].upper() + label[1:]
+
+
+def finite(values: Sequence[float]) -> list[float]:
+    """Those that are finite."""
+    return [one for one in values if math.isfinite(one)]
+
+
+def find_range(curve: Curve, limits: Sequence[float]) -> tuple[float, float]:
+    """Lower and upper end of the axis: zero, curve and band, and the limits within reach."""
+    values = finite([*curve.values, *(curve.low or ()), *(curve.high or ())])
+    top = max(values, default=1.0)
+    top = max([top, *(one for one in limits if one <= REACH * top)])
+    bottom = min([0.0, *values])
+    margin = 0.08 * (top - bottom) or 1.0
+    return bottom - margin, top + margin
+
+
+def find_constant_range(curves: Sequence[Curve]) -> tuple[float, float] | None:
+    """From zero to twice the value where all are one value: left alone, Plotly would show -1 to 1 around it."""
+    values = {value for curve in curves for value in finite(curve.values)}
+    value = values.pop() if len(values) == 1 else 0.0
+    return (min(0.0, 2 * value), max(0.0, 2 * value)) if value else None
+
+
+def trace_curve(curve: Curve, color: str, dash: str, *, width: float = 2.0, visible: bool | str = True, name: str = "") -> list[go.Scatter]:
+    """The line, and dots for points that stand alone between gaps, because a line cannot show them."""
+    edges = zip(curve.low or (), curve.high or (), strict=True)
+    bounds = [f"<br>{curve.band}: {format_number(low)} to {format_number(high)}" for low, high in edges]
+    line = go.Scatter(
+        x=curve.steps,
+        y=curve.values,
+        text=bounds or None,
+        name=name or to_sentence(curve.label),
+        legendrank=1,
+        mode="lines",
+        line={"color": color, "dash": dash, "width": width},
+        connectgaps=False,
+        visible=visible,
+        hovertemplate=f"{curve.label}<br>step %{{x}}: <b>%{{y:.4g}}</b> {curve.unit}{'%{text}' if bounds else ''}<extra></extra>",
+    )
+    alone = [(curve.steps[start], curve.values[start]) for start, stop in find_stretches(curve.values) if stop == start + 1]
+    dots = go.Scatter(
+        x=[step for step, _ in alone],
+        y=[value for _, value in alone],
+        name="Point between gaps",
+        mode="markers",
+        marker={"size": 6, "color": color},
+        showlegend=False,
+        visible=visible,
+        hoverinfo="skip",
+    )
+    return [line, dots] if alone else [line]
+
+
+def trace_band(curve: Curve) -> list[go.Scatter]:
+    """The band as one polygon for each stretch between gaps; nothing where the curve has none."""
+    if curve.low is None or curve.high is None:
+        return []
+    x: list[float] = []
+    y: list[float] = []
+    for start, stop in find_stretches(curve.high):
+        steps = curve.steps[start:stop]
+        x += [*steps, *reversed(steps), math.nan]
+        y += [*curve.high[start:stop], *reversed(curve.low[start:stop]), math.nan]
+    return [
+        go.Scatter(x=x, y=y, name=curve.band, mode="lines", line={"width": 0}, fill="toself", fillcolor=BAND, hoverinfo="skip"),
+    ]
+
+
+def find_stretches(values: Sequence[float]) -> list[tuple[int, int]]:
+    """Index ranges without a gap."""
+    stretches: list[tuple[int, int]] = []
+    for i, value in enumerate(values):
+        if not math.isfinite(value):
+            continue
+        if stretches and stretches[-1][1] == i:
+            stretches[-1] = (stretches[-1][0], i + 1)
+        else:
+            stretches.append((i, i + 1))
+    return stretches
+
+
+def trace_checkpoints(steps: Sequence[int], height: float) -> list[go.Scatter]:
+    """Saved policies along the foot of the chart."""
+    if not steps:
+        return []
+    marker = {"symbol": "diamond", "size": 9, "color": GREY}
+    hover = "checkpoint saved after update %{x}<extra></extra>"
+    return [
+        go.Scatter(
+            x=steps, y=[height] * len(steps), name="Checkpoint", mode="markers", marker=marker, hovertemplate=hover, cliponaxis=False
+        )
+    ]
+
+
+def trace_findings(markers: Sequence[Marker], low: float, high: float) -> list[go.Scatter]:
+    """Findings just above the curve where they were detected, so that neither hides the other; at the foot where it has no value."""
+    traces, lift = [], PIN * (high - low)
+    for severity, (color, symbol) in SEVERITIES.items():
+        chosen = [one for one in markers if one.severity == severity]
+        if chosen:
+            traces.append(
+                go.Scatter(
+                    x=[one.step for one in chosen],
+                    y=[low if one.value is None else one.value + lift for one in chosen],
+                    ids=[one.finding_id for one in chosen],
+                    text=[describe_marker(one) for one in chosen],
+                    name=f"{severity.capitalize()} finding",
+                    mode="markers",
+                    marker={"symbol": symbol, "size": 13, "color": color, "line": {"width": 1.5, "color": "white"}},
+                    hovertemplate="%{text}<extra></extra>",
+                    cliponaxis=False,
+                )
+            )
+    return traces
+
+
+def describe_marker(marker: Marker) -> str:
+    """Hover text of a finding; what comes from outside is escaped, because Plotly reads a little HTML."""
+    head = f"<b>{html.escape(marker.code)} {html.escape(marker.rule)}</b>, {marker.severity}, step {marker.step}"
+    return "<br>".join([head, *map(html.escape, textwrap.wrap(marker.message, 60))])
+
+
+def trace_logged(points: Sequence[DriftPoint]) -> go.Scatter:
+    """What the trainer logged of the same policies, where it cannot be drawn as a curve."""
+    pairs = [(one.step, one.logged) for one in points if one.logged is not None]
+    return go.Scatter(
+        x=[step for step, _ in pairs],
+        y=[math.nan if one.value is None else one.value for _, one in pairs],
+        text=[f"logged at step {one.logged_step}: {one.text}" for _, one in pairs],
+        name=f"logged {pairs[0][1].label}" if pairs else "logged KL",
+        mode="lines+markers",
+        line={"color": BLUE},
+        marker={"symbol": "circle-open", "size": 9},
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def trace_intervals(points: Sequence[DriftPoint], interval: str) -> go.Scatter:
+    """Measured drift with its error bars."""
+    return go.Scatter(
+        x=[one.step for one in points],
+        y=[one.value for one in points],
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [one.high - one.value for one in points],
+            "arrayminus": [one.value - one.low for one in points],
+            "thickness": 2,
+            "width": 7,
+            "color": VERMILION,
+        },
+        text=[f"<b>{html.escape(one.checkpoint)}</b><br>{one.text}<br>{one.n_sequences:,} sequences" for one in points],
+        name=f"Measured, {interval}",
+        mode="markers",
+        marker={"symbol": "diamond", "size": 11, "color": VERMILION},
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def draw_limit(figure: go.Figure, limit: float, label: str, *, top: float) -> None:
+    """A budget as a dashed line with its name, or in the margin where it lies above the chart."""
+    font = {"color": VERMILION, "size": 13}
+    if limit > top:
+        text = f"↑ {html.escape(label)}, above this chart"
+        figure.add_annotation(text=text, xref="paper", yref="paper", x=1, y=1, xanchor="right", yanchor="top", showarrow=False, font=font)
+        return
+    figure.add_shape(
+        type="line", name=label, xref="paper", x0=0, x1=1, y0=limit, y1=limit, line={"color": VERMILION, "width": 2, "dash": "dash"}
+    )
+    figure.add_annotation(text=html.escape(label), xref="paper", x=0, y=limit, xanchor="left", yanchor="bottom", showarrow=False, font=font)
+
+
+def shade_gaps(figure: go.Figure, curve: Curve) -> None:
+    """Grey where the curve has no finite value, so that a gap does not pass for calm."""
+    for gap in curve.gaps[:N_SHADED]:
+        span: dict[str, Any] = {"x0": gap.first_step - 0.5, "x1": gap.last_step + 0.5}
+        figure.add_shape(
+            type="rect", name=gap.kind, yref="paper", y0=0, y1=1, fillcolor=GREY, opacity=0.22, line_width=0, layer="below", **span
+        )
+        middle = (gap.first_step + gap.last_step) / 2
+        figure.add_annotation(
+            text=gap.kind, yref="paper", x=middle, y=0, yanchor="bottom", showarrow=False, font={"color": GREY, "size": 12}
+        )

@@ -1,0 +1,68 @@
+"""The only cache: the opened store, and views that last as long as the run stands still.
+
+A view is kept under the run's state (steps, time of the last one, status). What may change without a new step, such as a finding
+of a later audit or a drift measurement, is seen after `TTL`.
+"""
+
+from datetime import timedelta
+
+import streamlit as st
+
+from klaudit.config import read_settings
+from klaudit.records import Run
+from klaudit.report.views import DriftView, RunsView, RunView, SampleView
+from klaudit.workflows.pages import Pages, RunState, open_pages
+
+TTL = timedelta(seconds=10)
+N_VIEWS = 64
+"""Views that are kept at most, of each kind."""
+
+
+def read_store_url() -> str:
+    """Where the store lies, from the environment or klaudit.toml."""
+    return read_settings().store
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def connect(url: str) -> Pages:
+    """The opened store, shared by all sessions."""
+    return open_pages(url)
+
+
+def open_store() -> Pages:
+    """The store of this app.
+
+    Raises:
+        StoreError: there is none, or it cannot be read.
+        InvalidConfig: klaudit.toml cannot be read.
+    """
+    return connect(read_store_url())
+
+
+@st.cache_data(ttl=timedelta(seconds=2), max_entries=4, show_spinner=False)
+def show_runs(url: str) -> RunsView:
+    """The list of runs."""
+    return connect(url).show_runs()
+
+
+@st.cache_data(ttl=TTL, max_entries=N_VIEWS, show_spinner=False)
+def show_run(url: str, state: RunState) -> RunView:
+    """One run: curves, budgets, findings."""
+    return connect(url).show_run(state.run_id)
+
+
+@st.cache_data(ttl=TTL, max_entries=N_VIEWS, show_spinner=False)
+def show_drift(url: str, state: RunState) -> DriftView:
+    """The measured drift of one run's checkpoints."""
+    return connect(url).show_drift(state.run_id)
+
+
+@st.cache_data(ttl=TTL, max_entries=N_VIEWS, show_spinner=False)
+def show_samples(url: str, state: RunState, step: int) -> tuple[SampleView, ...]:
+    """The sampled texts of one step."""
+    return connect(url).show_samples(state.run_id, step=step)
+
+
+def find_run(name: str) -> Run:
+    """One run by its name, read afresh."""
+    return open_store().find_run(name)

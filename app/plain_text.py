@@ -1,0 +1,33 @@
+"""Text from outside (run names, messages, model names) on a page that reads Markdown: shown as it is, never obeyed."""
+
+import re
+from datetime import datetime, timedelta
+
+from klaudit.report.views import format_count
+
+PUNCTUATION = re.compile(r"([!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~])")
+"""Every character that CommonMark lets a backslash take the meaning from."""
+
+
+def plain(text: str) -> str:
+    """`text` as Markdown that renders as just that text, on one line: no link, image, icon or formula comes of it."""
+    return PUNCTUATION.sub(r"\\\1", " ".join(text.split()))
+
+
+def say_age(moment: datetime | None, *, now: datetime) -> str:
+    """How long ago, in the largest whole unit: `12 s ago`."""
+    if moment is None:
+        return "never"
+    seconds = max(0, int((now - moment).total_seconds()))
+    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "min")):
+        if seconds >= size:
+            n = seconds // size
+            return f"{n} min ago" if unit == "min" else f"{format_count(n, unit)} ago"
+    return f"{seconds} s ago"
+
+
+def is_stalled(*, started_at: datetime, last_logged_at: datetime | None, n_steps: int, now: datetime) -> bool:
+    """Whether a running run has been silent for ten of its own steps, and for a minute at least."""
+    last = last_logged_at or started_at
+    pace = (last - started_at) / n_steps if n_steps else timedelta(minutes=5)
+    return now - last > max(timedelta(minutes=1), 10 * pace)
