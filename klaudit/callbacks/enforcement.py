@@ -1,10 +1,20 @@
 """What a broken budget asks of a trainer."""
 
-from klaudit.errors import KLBudgetExceeded
-from klaudit.records import Finding
+from klaudit.errors import InvalidBudget, KLBudgetExceeded
+from klaudit.records import Finding, KLBudget
 from klaudit.records.budget import Action
 
 BUDGET_EXCEEDED = "KLA101"
+
+
+def require_known_action(budget: KLBudget) -> None:
+    """Refuse an action that would not be taken.
+
+    Raises:
+        InvalidBudget: for `raise_beta`.
+    """
+    if budget.action == "raise_beta":
+        raise InvalidBudget("KLBudget.action 'raise_beta' is not there yet; use alert, save_checkpoint or stop")
 
 
 def find_due_action(finding: Finding) -> Action | None:

@@ -10,8 +10,9 @@ from typing import Any, TypeVar, cast
 
 from klaudit.alerts import Channel, ConsoleChannel, WebhookChannel
 from klaudit.audit import Policy, find_policy
+from klaudit.callbacks.enforcement import require_known_action
 from klaudit.config import read_settings
-from klaudit.errors import InvalidBudget, KLBudgetExceeded
+from klaudit.errors import KLBudgetExceeded
 from klaudit.records import KLBudget, Run
 from klaudit.store import open_store
 from klaudit.workflows.recorder import RunRecorder, begin_run
@@ -72,16 +73,6 @@ def plan_recording(
         policy=policy if isinstance(policy, Policy) else find_policy("default" if policy is None else str(policy)),
         channels=(ConsoleChannel(), *((WebhookChannel(url),) if url else ())),
     )
-
-
-def require_known_action(budget: KLBudget) -> None:
-    """Refuse an action that would not be taken.
-
-    Raises:
-        InvalidBudget: for `raise_beta`.
-    """
-    if budget.action == "raise_beta":
-        raise InvalidBudget("KLBudget.action 'raise_beta' is not there yet; use alert, save_checkpoint or stop")
 
 
 def describe_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

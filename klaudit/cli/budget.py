@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from klaudit.callbacks.recording import require_known_action
+from klaudit.callbacks.enforcement import require_known_action
 from klaudit.cli.options import JsonOption, StoreOption, open_given_store, read_given_store
 from klaudit.cli.output import console, messages, print_json, print_table
 from klaudit.errors import InvalidConfig

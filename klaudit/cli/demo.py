@@ -38,7 +38,7 @@ def run_demo(
     steps: Annotated[int, typer.Option("--steps", min=1, help="PPO steps.")] = 40,
     beta: Annotated[float, typer.Option("--beta", min=0, help="KL penalty coefficient, score units per nat.")] = 0.05,
     adaptive: Annotated[bool, typer.Option("--adaptive", help="Let a controller move beta towards 2 nats/sequence.")] = False,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Same seed, same machine, same run.")] = 0,
     model: Annotated[str | None, typer.Option("--model", metavar="M", help="Directory or hub id. Default: SmolLM2-135M-Instruct.")] = None,
     healthy: Annotated[bool, typer.Option("--healthy", help="Leave out the planted fault: a learning rate x20 for three steps.")] = False,
     replay: Annotated[bool, typer.Option("--replay", help="Load the recorded sample runs instead of training.")] = False,

@@ -34,7 +34,7 @@ def measure(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Tokens a completion.")] = DEFAULTS.max_new_tokens,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Completions a prompt.")] = DEFAULTS.samples_per_prompt,
-    seed: Annotated[int, typer.Option("--seed")] = DEFAULTS.seed,
+    seed: Annotated[int, typer.Option("--seed", help="Of the sampling.")] = DEFAULTS.seed,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -12,6 +12,9 @@ from klaudit.cli import audit, budget, dashboard, db, demo, drift, policy, repor
 from klaudit.cli.output import messages
 from klaudit.errors import KlauditError
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 app = typer.Typer(
     name="klaudit",
     help="Flight recorder and auditor of RLHF training.",
@@ -61,12 +64,14 @@ def run(arguments: Sequence[str]) -> int:
     except TyperException as error:
         # A group without a command has printed its help and has nothing to add.
         if text := error.format_message():
-            messages.print(f"klaudit: {text} See: klaudit --help", markup=False, soft_wrap=True)
+            messages.print(f"klaudit: {text.rstrip('.')}. See: klaudit --help", markup=False, soft_wrap=True)
         return 2
-    except (Abort, KeyboardInterrupt):
-        messages.print("klaudit: interrupted", markup=False)
-        return 130
+    except Abort:
+        messages.print("klaudit: nothing was done", markup=False)
+        return 2
     except OSError as error:
         messages.print(f"klaudit: the system refused: {error}", markup=False, soft_wrap=True)
         return 3
+    if result == INTERRUPTED:
+        messages.print("klaudit: interrupted", markup=False)
     return result if isinstance(result, int) else 0

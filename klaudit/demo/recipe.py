@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from klaudit.callbacks.enforcement import require_known_action
 from klaudit.config import read_toml, require_known_keys
 from klaudit.errors import InvalidConfig
 from klaudit.ppo.config import PPOConfig
@@ -79,7 +80,9 @@ def _read_budget(table: Mapping[str, Any], *, path: Path) -> KLBudget:
     missing = [name for name in ("limit", "unit") if name not in table]
     if missing:
         raise InvalidConfig(f"{path}, table [[budget]]: {' and '.join(missing)} missing; a limit needs its unit")
-    return KLBudget(**table)
+    budget = KLBudget(**table)
+    require_known_action(budget)
+    return budget
 
 
 def make_demo_recipe(*, steps: int, beta: float, adaptive: bool, seed: int, policy: str | None, is_healthy: bool) -> Recipe:
