@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from klaudit.errors import ModelNotFound
 from klaudit.models.packaged import DEFAULT_MODEL, prepare_packaged_model
+from klaudit.models.progress import hide_progress_bars
 
 WEIGHT_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 """What is fetched of a hub repository: weights as safetensors only, never pickles."""
@@ -65,7 +66,8 @@ def load_language_model(name_or_path: str | Path, *, dtype: torch.dtype = torch.
     name = str(name_or_path)
     path = locate_model(name)
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+        with hide_progress_bars():
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]

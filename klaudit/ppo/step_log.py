@@ -33,25 +33,28 @@ def report_kl(name: str, kl: BatchKL) -> dict[str, float]:
 
 
 def report_experience(experience: Experience, *, kl: Mapping[str, BatchKL]) -> dict[str, float]:
-    """Rewards, KL and texts of the batch, before any update."""
+    """Rewards, KL and texts of the batch, before any update. What a batch leaves undefined is absent: NaN means that something broke."""
     rollout, judgement = experience.rollout, experience.judgement
     score, kl_penalty = float(experience.scores.mean()), experience.beta * kl["k1"].value
     heldout = {} if experience.heldout_scores is None else {"heldout_score": float(experience.heldout_scores.mean())}
     logs: dict[str, float] = {}
     for estimator, batch in kl.items():
         logs |= report_kl(f"kl_{estimator}", batch)
+    undefined_on_some_batches = {
+        "score_std": deviate(experience.scores),
+        "explained_variance": explain_variance(experience.returns, values=judgement.values, mask=rollout.mask),
+        "distinct_2": measure_distinct_2(list_tokens(rollout.completion_ids, mask=rollout.mask)),
+    }
     return logs | {
         "beta": experience.beta,
         "score": score,
-        "score_std": deviate(experience.scores),
         **heldout,
         "kl_penalty": kl_penalty,
         "rlhf_reward": score - kl_penalty,
         "entropy": float(average(judgement.entropy, mask=rollout.mask)),
-        "explained_variance": explain_variance(experience.returns, values=judgement.values, mask=rollout.mask),
         "response_length": float(rollout.mask.sum(dim=1).float().mean()),
         "eos_fraction": float(rollout.ended_with_eos.float().mean()),
-        "distinct_2": measure_distinct_2(list_tokens(rollout.completion_ids, mask=rollout.mask)),
+        **{name: value for name, value in undefined_on_some_batches.items() if value is not None},
     }
 
 
