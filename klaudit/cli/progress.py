@@ -10,25 +10,16 @@ from klaudit.cli.output import messages
 
 @contextmanager
 def track_training(n_steps: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """A bar with the live KL, beta and score of each step; gives the function to call with step and logs."""
-    columns = (
-        TextColumn("step"),
-        MofNCompleteColumn(),
-        BarColumn(bar_width=24),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=messages) as progress:
+    """A bar with the live KL (full), beta and score of each step; gives the function to call with step and logs."""
+    columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=None), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=messages, expand=True) as progress:
         task = progress.add_task("sampling the first batch", total=n_steps)
 
         def show(step: int, logs: dict[str, float]) -> None:
             # A batch of one sequence has no standard error.
-            error = f" ± {logs['kl_full_se']:.3f}" if "kl_full_se" in logs else ""
-            description = (
-                f"KL {logs['kl_full']:.3f}{error} nats/sequence (full)  beta {logs['beta']:.3g}  score {logs['score']:+.3f}"
-                f"  held-out {logs['heldout_score']:+.3f}"
-            )
+            error = f" ± {logs['kl_full_se']:.2f}" if "kl_full_se" in logs else ""
+            kl = f"KL {logs['kl_full']:.2f}{error} nats/sequence"
+            description = f"{kl}  beta {logs['beta']:.2g}  score {logs['score']:+.2f}  held-out {logs['heldout_score']:+.2f}"
             progress.update(task, completed=step, description=description)
 
         yield show
