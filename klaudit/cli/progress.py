@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from klaudit.cli.output import messages
 
@@ -11,7 +12,12 @@ from klaudit.cli.output import messages
 @contextmanager
 def track_training(n_steps: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
     """A bar with the live KL (full), beta and score of each step; gives the function to call with step and logs."""
-    columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=None), TextColumn("{task.description}"), TimeRemainingColumn())
+    columns = (
+        MofNCompleteColumn(table_column=Column(min_width=len(f"{n_steps}/{n_steps}"))),
+        BarColumn(bar_width=None),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(min_width=7)),
+    )
     with Progress(*columns, console=messages, expand=True) as progress:
         task = progress.add_task("sampling the first batch", total=n_steps)
 
