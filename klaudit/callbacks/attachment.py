@@ -1,13 +1,15 @@
 """`klaudit.attach`: the callback, and what only the trainer itself knows."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from klaudit.audit import Policy
+from klaudit.callbacks.recording import say
 from klaudit.callbacks.trainer_callback import KLAuditCallback, name_model
 from klaudit.digests import digest_weights
-from klaudit.errors import InvalidConfig
+from klaudit.errors import InvalidConfig, KlauditError
 from klaudit.records import KLBudget, ReferenceModel
 
 
@@ -57,5 +59,15 @@ def find_reference(trainer: Any) -> ReferenceModel | None:
     name = getattr(reference, "name", None) or name_model(reference)
     if not isinstance(name, str) or not name:
         return None
-    path = Path(getattr(reference, "path", None) or name)
-    return ReferenceModel(name, digest_weights(path) if path.is_dir() and any(path.glob("*.safetensors")) else None)
+    return ReferenceModel(name, digest_local_weights(Path(getattr(reference, "path", None) or name)))
+
+
+def digest_local_weights(path: Path) -> str | None:
+    """Digest of the safetensors in a directory; None on ranks that record nothing, and where there are none or they cannot be read."""
+    if os.environ.get("RANK", "0") != "0" or not any(path.glob("*.safetensors")):
+        return None
+    try:
+        return digest_weights(path)
+    except (OSError, KlauditError) as error:
+        say(f"the reference's weights in {path} have no digest on record: {error}")
+        return None

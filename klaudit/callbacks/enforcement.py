@@ -22,7 +22,7 @@ def find_due_action(finding: Finding) -> Action | None:
 
     It goes by the numbers and not by the finding's severity, which a policy may have changed.
     """
-    if finding.code != BUDGET_EXCEEDED:
+    if finding.code != BUDGET_EXCEEDED or finding.status != "open":
         return None
     budget, bound = finding.evidence["budget"], finding.evidence["lower_bound"]
     is_due = budget["on"] == "value" or (bound is not None and bound > budget["limit"])

@@ -8,7 +8,7 @@ from typing import Any, Self
 from klaudit.audit import Policy
 from klaudit.callbacks.enforcement import explain_stop, find_due_action
 from klaudit.callbacks.recording import Guarded, describe_arguments, never_raise, plan_recording
-from klaudit.errors import InvalidBudget
+from klaudit.errors import InvalidBudget, InvalidRecord
 from klaudit.records import PRIMARY, UNDECLARED, KLBudget, KLReading, KLSeries, ReferenceModel, Run, StepRecord, TextSample
 from klaudit.workflows.recorder import RunRecorder
 
@@ -58,6 +58,8 @@ class LoopRun(Guarded):
         Raises:
             KLBudgetExceeded: a budget with action "stop" was broken; the step is recorded and the run closed.
         """
+        if self._closed:
+            raise InvalidRecord(f"expected steps before the run is closed; got step {step} after it")
         run = self._recorder.run
         record = StepRecord(
             step=step,
@@ -74,10 +76,15 @@ class LoopRun(Guarded):
         undeclared = {key: one.series for key, one in given.items() if run.series.get(key, UNDECLARED) == UNDECLARED != one.series}
         if undeclared:
             self._recorder.declare_series({**run.series, **undeclared})
-        for finding in self._recorder.record(record, samples=tuple(samples)):
-            if find_due_action(finding) == "stop":
-                self.close()
-                raise explain_stop(finding, run_name=run.name)
+        findings = self._recorder.observe(record)
+        try:
+            self._recorder.keep(record, samples=tuple(samples), findings=findings)
+        finally:
+            # The brake holds when the store does not.
+            for finding in findings:
+                if find_due_action(finding) == "stop":
+                    self.close()
+                    raise explain_stop(finding, run_name=run.name)
 
     @never_raise
     def close(self, *, failed: bool = False) -> None:

@@ -21,6 +21,10 @@ SECRET_WORDS = ("token", "password", "secret", "api_key", "apikey", "credential"
 """A trainer's argument whose name holds one of these is never recorded, unless it counts tokens."""
 
 
+BUSY_TIMEOUT_S = 5.0
+"""How long a step waits for another writer of the store before it is given up: a trainer is worth more than a row."""
+
+
 def say(line: str) -> None:
     """One line for the person at the terminal, where there still is one."""
     with contextlib.suppress(OSError, ValueError):
@@ -44,7 +48,7 @@ class RecordingPlan:
             StoreError: the store cannot be used.
         """
         return begin_run(
-            open_store(self.store, create=True),
+            open_store(self.store, create=True, busy_timeout_s=BUSY_TIMEOUT_S),
             run=run,
             resumed_from_step=resumed_from_step,
             budgets=self.budgets,

@@ -120,8 +120,11 @@ class KLAuditCallback(Guarded, TrainerCallback):
             beta=find_beta(args),
             n_sequences=self._batch_size,
         )
-        for finding in self._recorder.record(step, samples=samples):
+        findings = self._recorder.observe(step)
+        # The brake first: it must hold when the store does not.
+        for finding in findings:
             self._enforce(finding, control)
+        self._recorder.keep(step, samples=samples, findings=findings)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop trainers that never read `should_training_stop`, as TRL's PPO does not.

@@ -10,6 +10,7 @@ import typer
 from klaudit.assets import locate_asset
 from klaudit.cli.options import StoreOption, find_store_url, require_installed
 from klaudit.cli.output import messages
+from klaudit.errors import KlauditError
 from klaudit.store import open_store
 
 
@@ -26,7 +27,7 @@ def open_dashboard(
 
 
 def serve_pages(url: str, *, port: int) -> int:
-    """Serve until the person ends it; returns the server's exit code."""
+    """Serve until the person ends it; returns 0, or 3 when the server could not: a port in use, for one."""
     command = [sys.executable, "-m", "streamlit", "run", str(locate_asset("app") / "streamlit_app.py")]
     flags = {
         "server.address": "127.0.0.1",
@@ -38,7 +39,7 @@ def serve_pages(url: str, *, port: int) -> int:
     arguments = [part for name, value in flags.items() for part in (f"--{name}", value)]
     server = subprocess.Popen([*command, *arguments], env={**os.environ, "KLAUDIT_STORE": url})
     try:
-        return server.wait()
+        return 0 if server.wait() == 0 else KlauditError.exit_code
     except KeyboardInterrupt:
         server.wait()
         return 0

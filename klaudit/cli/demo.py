@@ -36,7 +36,7 @@ DEMO_DRIFT = DriftSettings(samples_per_prompt=2)
 
 def run_demo(
     steps: Annotated[int, typer.Option("--steps", min=1, help="PPO steps.")] = 40,
-    beta: Annotated[float, typer.Option("--beta", min=0, help="KL penalty coefficient, score units per nat.")] = 0.05,
+    beta: Annotated[float, typer.Option("--beta", min=0, help="KL penalty coefficient, reward/nat.")] = 0.05,
     adaptive: Annotated[bool, typer.Option("--adaptive", help="Let a controller move beta towards 2 nats/sequence.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same machine, same run.")] = 0,
     model: Annotated[str | None, typer.Option("--model", metavar="M", help="Directory or hub id. Default: SmolLM2-135M-Instruct.")] = None,
@@ -47,6 +47,8 @@ def run_demo(
 ) -> int:
     """Train a real language model with PPO, then audit it, measure its drift and write the report."""
     url = find_store_url(store)
+    if serve:
+        require_installed("streamlit", "plotly", what="The dashboard", extra="dashboard")
     if replay:
         replay_sample_runs(url)
     else:

@@ -30,7 +30,8 @@ def measure(
         list[Path] | None, typer.Option("--checkpoints", metavar="DIR", help="A checkpoint, or a directory of them; may be repeated.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option("--prompts", metavar="FILE", help="JSONL with a prompt a line; default: 16 beginnings of reviews.")
+        Path | None,
+        typer.Option("--prompts", metavar="FILE", help="*.jsonl or *.txt with a prompt a line; default: 16 beginnings of reviews."),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Tokens a completion.")] = DEFAULTS.max_new_tokens,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Completions a prompt.")] = DEFAULTS.samples_per_prompt,
@@ -89,7 +90,7 @@ def read_prompts(path: Path | None) -> PromptSet:
     Raises:
         InvalidConfig: the file cannot be read.
     """
-    return PromptSet("review beginnings", HELDOUT_BEGINNINGS) if path is None else read_prompt_set(path)
+    return HELDOUT_BEGINNINGS if path is None else read_prompt_set(path)
 
 
 def _find_checkpoints(paths: list[Path]) -> list[Any]:

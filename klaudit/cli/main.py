@@ -1,6 +1,7 @@
 """The command tree, and how an error becomes one line and an exit code (DESIGN 6.1)."""
 
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -71,6 +72,11 @@ def run(arguments: Sequence[str]) -> int:
         return 2
     except OSError as error:
         messages.print(f"klaudit: the system refused: {error}", markup=False, soft_wrap=True)
+        return 3
+    except Exception:
+        # Python's own exit code would be 1, which means findings.
+        traceback.print_exc()
+        messages.print("klaudit: this is a fault of klaudit's own; please report it with the lines above", markup=False, soft_wrap=True)
         return 3
     if result == INTERRUPTED:
         messages.print("klaudit: interrupted", markup=False)

@@ -6,7 +6,7 @@ from klaudit.errors import InvalidRecord
 from klaudit.records import Alert, Severity
 from klaudit.records.alert import Delivery
 from klaudit.store.engine import Database
-from klaudit.store.runs import require_run
+from klaudit.store.presence import require_run
 from klaudit.store.tables import alerts
 
 
@@ -40,7 +40,7 @@ class AlertRepository:
         """
         with self._database.writing() as connection:
             if connection.execute(update(alerts).where(alerts.c.id == alert_id).values(delivery=delivery, error=error)).rowcount == 0:
-                raise InvalidRecord(f"expected the id of an alert; got {alert_id!r}. `klaudit alerts list` shows them")
+                raise InvalidRecord(f"expected the id of an alert; got {alert_id!r}; Store.alerts.list gives them")
 
     def list(self, run_id: str | None = None) -> list[Alert]:
         """Alerts of a run, or all of them, the oldest first."""

@@ -11,7 +11,7 @@ from sqlalchemy import RowMapping, insert, select, update
 from klaudit.errors import InvalidRecord
 from klaudit.records import KLBudget, Run
 from klaudit.store.engine import Database
-from klaudit.store.runs import require_run
+from klaudit.store.presence import require_run
 from klaudit.store.tables import kl_budgets
 
 PLAIN_FIELDS = ("id", "run_id", "unit", "scope", "window_steps", "action", "owner", "reason", "created_at")

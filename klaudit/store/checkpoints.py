@@ -4,7 +4,7 @@ from sqlalchemy import insert, select, update
 
 from klaudit.records import Checkpoint
 from klaudit.store.engine import Database
-from klaudit.store.runs import require_run
+from klaudit.store.presence import require_run
 from klaudit.store.tables import checkpoints
 
 

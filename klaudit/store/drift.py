@@ -8,7 +8,7 @@ from sqlalchemy import RowMapping, insert, select
 from klaudit.records import DriftMeasurement, ReferenceModel
 from klaudit.store.engine import Database
 from klaudit.store.floats import join_float, split_float
-from klaudit.store.runs import require_run
+from klaudit.store.presence import require_run
 from klaudit.store.series import from_series_columns, to_series_columns
 from klaudit.store.tables import drift_measurements
 

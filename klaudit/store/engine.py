@@ -19,7 +19,7 @@ from sqlalchemy.exc import (
     StatementError,
 )
 
-from klaudit.errors import InvalidConfig, InvalidRecord, KlauditError, MissingExtra, NotAStore, StoreError, StoreUnreachable
+from klaudit.errors import InvalidConfig, InvalidRecord, KlauditError, NotAStore, StoreError, StoreUnreachable
 
 Access = Literal["read", "write", "migrate"]
 """What a connection may do: read; read and write; make the file and change the tables."""
@@ -55,8 +55,7 @@ class Database:
     """An engine with its transactions.
 
     Raises:
-        InvalidConfig: a URL that SQLAlchemy has no dialect for.
-        MissingExtra: the driver is not installed.
+        InvalidConfig: a URL that SQLAlchemy has no dialect for, or whose driver is not installed.
     """
 
     def __init__(self, url: str, access: Access, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
@@ -68,9 +67,12 @@ class Database:
         try:
             self._engine = self._make_engine(parsed, access)
         except NoSuchModuleError as exc:
-            raise InvalidConfig(f"expected a sqlite: or postgresql: URL as store; got {self.url}") from exc
+            raise InvalidConfig(f"expected a URL such as sqlite:///klaudit.db as store; got {self.url}") from exc
         except ImportError as exc:
-            raise MissingExtra(f"a store at {self.url}", "postgres") from exc
+            raise InvalidConfig(
+                f"a store at {self.url} needs the Python module {exc.name}, which is not installed: install the package that brings it, "
+                "such as psycopg[binary] for postgresql+psycopg:. This version of klaudit is tested with SQLite only"
+            ) from exc
         # BEGIN IMMEDIATE takes the write lock first: a transaction that reads and then writes would otherwise fail at once,
         # without waiting for the busy timeout, when another writer came between (sqlite.org/rescode.html#busy_snapshot).
         self._writer = self._engine.execution_options(klaudit_begin="BEGIN IMMEDIATE")

@@ -1,6 +1,5 @@
 """Runs and their segments."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -12,6 +11,7 @@ from klaudit.records import PRIMARY, KLReading, KLSeries, ReferenceModel, Run, R
 from klaudit.records.run import RunStatus
 from klaudit.store.engine import Database
 from klaudit.store.floats import join_float, split_float
+from klaudit.store.presence import describe_missing_run, require_run
 from klaudit.store.series import SeriesRepository
 from klaudit.store.steps import from_step_row
 from klaudit.store.tables import findings, runs, segments, steps
@@ -29,12 +29,6 @@ PLAIN_FIELDS = (
     "planned_steps",
     "config",
 )
-
-
-def require_run(connection: Connection, run_id: str) -> None:
-    """Raise RunNotFound unless a run has this id."""
-    if connection.execute(select(runs.c.id).where(runs.c.id == run_id)).first() is None:
-        raise RunNotFound(_describe_missing(connection, run_id))
 
 
 class RunRepository:
@@ -70,7 +64,7 @@ class RunRepository:
                 ids = " and ".join(sorted(row["id"] for row in found))
                 raise RunNotFound(f"expected one run; {id_or_name!r} is the id of one and the name of another: {ids}. Rename one")
             if not found:
-                raise RunNotFound(_describe_missing(connection, id_or_name))
+                raise RunNotFound(describe_missing_run(connection, id_or_name))
             return _from_run_row(found[0], self._series.read(connection, found[0]["id"]))
 
     def list(self) -> list[RunSummary]:
@@ -165,12 +159,11 @@ class RunRepository:
 
 
 def _select_ends() -> Select[Any]:
-    """The last step of each run, with how many there are and the first; one pass over the primary key's index."""
+    """The last step of each run, with how many there are; one pass over the primary key's index."""
     whole = (
         select(
             steps.c.run_id,
             func.count().label("n_steps"),
-            func.min(steps.c.step).label("first_step"),
             func.max(steps.c.segment).label("last_segment"),
         )
         .group_by(steps.c.run_id)
@@ -181,7 +174,7 @@ def _select_ends() -> Select[Any]:
         select(func.max(last.c.step)).where(last.c.run_id == whole.c.run_id, last.c.segment == whole.c.last_segment).scalar_subquery()
     )
     at_end = and_(steps.c.run_id == whole.c.run_id, steps.c.segment == whole.c.last_segment, steps.c.step == last_step)
-    return select(whole.c.n_steps, whole.c.first_step, steps).select_from(whole.join(steps, at_end))
+    return select(whole.c.n_steps, steps).select_from(whole.join(steps, at_end))
 
 
 def _count_findings(connection: Connection) -> dict[str, dict[str, int]]:
@@ -197,7 +190,6 @@ def _summarize(run: Run, end: RowMapping | None, n_findings: Mapping[str, int]) 
     return RunSummary(
         run=run,
         n_steps=0 if end is None else end["n_steps"],
-        first_step=None if end is None else end["first_step"],
         last_step=None if last is None else last.step,
         last_logged_at=None if last is None else last.logged_at,
         last_kl=None if last is None else _find_governing_reading(run, last),
@@ -240,11 +232,3 @@ def _to_segment_row(segment: Segment) -> dict[str, Any]:
         "pid": segment.pid,
         "resumed_from_step": segment.resumed_from_step,
     }
-
-
-def _describe_missing(connection: Connection, wanted: str) -> str:
-    names = list(connection.scalars(select(runs.c.name).order_by(runs.c.name)))
-    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
-    if near:
-        return f"expected the id or name of a run; got {wanted!r}. Nearest names: {', '.join(near)}"
-    return f"expected the id or name of a run; got {wanted!r}. The store holds {len(names)} runs; `klaudit runs list` shows them"

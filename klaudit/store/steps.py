@@ -6,8 +6,9 @@ from typing import Any
 from sqlalchemy import RowMapping, func, insert, select, tuple_
 
 from klaudit.errors import DuplicateStep, InvalidRecord, KlauditError, RunNotFound
-from klaudit.records import PRIMARY, UNDECLARED, KLReading, KLSeries, StepRecord, TextSample
+from klaudit.records import PRIMARY, UNDECLARED, Finding, KLReading, KLSeries, StepRecord, TextSample
 from klaudit.store.engine import Database
+from klaudit.store.findings import write_findings
 from klaudit.store.floats import join_float, split_float
 from klaudit.store.samples import to_sample_row
 from klaudit.store.series import SeriesRepository
@@ -24,8 +25,8 @@ class StepRepository:
         self._database = database
         self._series = series
 
-    def add(self, run_id: str, record: StepRecord, samples: Sequence[TextSample] = ()) -> None:
-        """Store one step with its text samples, and the series of readings that the run had not declared; one commit.
+    def add(self, run_id: str, record: StepRecord, samples: Sequence[TextSample] = (), *, findings: Sequence[Finding] = ()) -> None:
+        """Store one step with its text samples, the findings that it made or revised, and the series of readings that the run had not declared; one commit.
 
         Raises:
             DuplicateStep: the run has that step in that segment; the stored one stays.
@@ -41,6 +42,8 @@ class StepRepository:
                 self._series.declare(connection, run_id, undeclared)
             if samples:
                 connection.execute(_INSERT_SAMPLES, [to_sample_row(run_id, one) for one in samples])
+            if findings:
+                write_findings(connection, run_id, findings)
         if undeclared:
             self._series.remember(run_id, undeclared)
 

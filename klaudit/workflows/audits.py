@@ -21,5 +21,7 @@ def audit_stored_run(store: Store, name: str, *, policy: Policy = PRESETS["defau
 
 
 def keep_findings(store: Store, audit: Audit) -> None:
-    """Keep an audit's findings where the pages and the next reader look for them."""
+    """Keep an audit's findings where the pages and the next reader look for them; a run that is being trained keeps its own."""
+    if audit.run.status == "running":
+        return
     store.findings.upsert(audit.run.id, audit.findings)

@@ -30,7 +30,9 @@ class DriftSettings:
 
 
 def list_run_checkpoints(store: Store, run_id: str) -> tuple["CheckpointSource", ...]:
-    """The run's checkpoints whose files are still there, by step.
+    """The run's checkpoints whose files are still there, by step; of one directory that was saved twice, the later.
+
+    Only an absolute path says where files are: a replayed run knows bare names.
 
     Raises:
         ModelNotFound: the run saved none, or none is left on disk.
@@ -40,10 +42,11 @@ def list_run_checkpoints(store: Store, run_id: str) -> tuple["CheckpointSource",
     saved = store.checkpoints.list(run_id)
     if not saved:
         raise ModelNotFound("the run has no checkpoints: let its trainer save some, or name a directory with --checkpoints")
-    present = tuple(CheckpointSource(Path(one.path), one.step) for one in saved if Path(one.path).is_dir())
+    latest = {Path(one.path): one.step for one in saved}
+    present = [CheckpointSource(path, step) for path, step in latest.items() if path.is_absolute() and path.is_dir()]
     if not present:
         raise ModelNotFound(f"none of the run's {len(saved)} checkpoints is on disk any more; the first was {saved[0].path}")
-    return present
+    return tuple(sorted(present, key=lambda one: (one.step or 0, one.path)))
 
 
 def measure_drift(

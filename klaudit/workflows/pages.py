@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from klaudit.records import KLBudget, Run, Segment
+from klaudit.records import Run
 from klaudit.report.views import DriftView, RunsView, RunView, SampleView, view_drift, view_run, view_runs, view_sample
 from klaudit.store import Store, open_store
 
@@ -51,14 +51,6 @@ class Pages:
         run = self._store.runs.get(run_id)
         last = self._store.steps.last(run_id)
         return RunState(run.id, run.status, self._store.steps.count(run_id), last.logged_at if last else None)
-
-    def list_segments(self, run_id: str) -> Sequence[Segment]:
-        """The run's segments."""
-        return self._store.runs.segments(run_id)
-
-    def list_budgets(self, run: Run) -> list[KLBudget]:
-        """The budgets that cover a run."""
-        return list(self._store.budgets.for_run(run))
 
     def show_run(self, run_id: str, *, max_points: int = 2000) -> RunView:
         """One run: curves, budgets, findings.

@@ -2,6 +2,7 @@
 
 import os
 import queue
+import re
 import socket
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Self
 
 from klaudit.alerts import Channel, compose_alert
 from klaudit.audit import AuditEngine, Policy
-from klaudit.errors import AlertNotDelivered
+from klaudit.errors import AlertNotDelivered, InvalidRecord
 from klaudit.records import Alert, Checkpoint, Finding, KLBudget, KLSeries, Run, Segment, Severity, StepRecord, TextSample
 from klaudit.store import Store
 
@@ -43,6 +44,7 @@ class RunRecorder:
         self._policy = policy
         self._channels = tuple(channels)
         self._engine: AuditEngine | None = None
+        self._last: tuple[int, int] | None = None
         self._alerted: dict[str, Severity] = {}
         self._outcomes: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
         self._deliveries: list[threading.Thread] = []
@@ -62,29 +64,49 @@ class RunRecorder:
             self._store.runs.set_trainer(self.run.id, framework=framework, algorithm=algorithm)
 
     def record(self, step: StepRecord, *, samples: Sequence[TextSample] = ()) -> tuple[Finding, ...]:
-        """Store one step and audit it.
+        """Audit one step and store it: `observe`, then `keep`.
 
-        Args:
-            step: of this segment.
-            samples: its texts; their segment is set to the step's, since who samples does not know it.
+        Raises:
+            InvalidRecord: a step that does not come after the last one.
+            StoreError: it could not be stored.
+        """
+        findings = self.observe(step)
+        self.keep(step, samples=samples, findings=findings)
+        return findings
+
+    def observe(self, step: StepRecord) -> tuple[Finding, ...]:
+        """Audit one step. Nothing is written, so that a brake does not depend on the store.
 
         Returns:
             The findings that this step made or revised.
 
         Raises:
+            InvalidRecord: a step that does not come after the last one.
+        """
+        place = (step.segment, step.step)
+        if self._last is not None and place < self._last:
+            raise InvalidRecord(f"steps of a segment go up: expected one after {self._last[1]}; got {step.step}, which is not recorded")
+        if self._engine is None:
+            self._engine = self._replay_engine(before=place)
+        self._last = place
+        return self._engine.observe(step)
+
+    def keep(self, step: StepRecord, *, samples: Sequence[TextSample] = (), findings: Sequence[Finding] = ()) -> None:
+        """Store one step with its findings in one commit, and tell the channels.
+
+        Args:
+            step: of this segment.
+            samples: its texts; their segment is set to the step's, since who samples does not know it.
+            findings: what `observe` said of it.
+
+        Raises:
             DuplicateStep: the step is stored already.
             StoreError: it could not be stored.
         """
-        self._store.steps.add(self.run.id, step, [replace(sample, segment=step.segment) for sample in samples])
-        if self._engine is None:
-            self._engine = self._replay_engine(before=(step.segment, step.step))
-        findings = self._engine.observe(step)
-        if findings:
-            self._store.findings.upsert(self.run.id, findings)
-            for finding in findings:
-                self._alert(finding)
+        self._store.steps.add(self.run.id, step, [replace(sample, segment=step.segment) for sample in samples], findings=findings)
+        for finding in findings:
+            self._alert(finding)
         self._note_deliveries()
-        return findings
 
     def add_checkpoint(self, *, step: int, path: str) -> None:
         """Note that the policy was saved."""
@@ -95,11 +117,13 @@ class RunRecorder:
         until = time.monotonic() + LAST_ALERTS_TIMEOUT_S
         for delivery in self._deliveries:
             delivery.join(timeout=max(0.0, until - time.monotonic()))
-        self._note_deliveries()
         now = datetime.now(UTC)
-        self._store.runs.end_segment(self.run.id, self.segment, now)
-        self._store.runs.set_status(self.run.id, "failed" if failed else "finished", now)
-        self._store.close()
+        try:
+            self._store.runs.end_segment(self.run.id, self.segment, now)
+            self._store.runs.set_status(self.run.id, "failed" if failed else "finished", now)
+            self._note_deliveries()
+        finally:
+            self._store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -162,19 +186,21 @@ def begin_run(
     """Begin a run, or the next segment of one.
 
     A trainer that resumes goes on with its run in a new segment. One that starts again under an old name gets a new run, `name-2`.
+    Of several runs that came of one name, a trainer goes on with the one that wrote to its own output directory.
 
     Args:
         store: open for writing; the recorder closes it.
         run: what is known of it; its `id` is given here.
         resumed_from_step: the step that the trainer goes on from; None or 0 for a fresh start.
-        budgets: set in code for this run; those in the store that cover the run are added.
+        budgets: set in code for this run; those in the store that cover the run are added. A resume adds what it brings and takes nothing
+            back: a limit ends when a person removes it.
         policy: of the live audit.
         channels: that alerts go to.
     """
     now = datetime.now(UTC)
     taken = store.runs.names_like(run.name)
     if resumed_from_step and run.name in taken:
-        begun = store.runs.get(run.name)
+        begun = find_resumed_run(store, run=run)
         index = len(store.runs.segments(begun.id))
         store.runs.set_status(begun.id, "running", None)
     else:
@@ -184,10 +210,32 @@ def begin_run(
     store.runs.add_segment(
         Segment(begun.id, index, now, host=socket.gethostname(), pid=os.getpid(), resumed_from_step=resumed_from_step or None)
     )
-    if index == 0:
-        for budget in budgets:
+    standing = {describe_limit(budget) for budget in store.budgets.for_run(begun)}
+    for budget in budgets:
+        if describe_limit(budget) not in standing:
             store.budgets.add(replace(budget, run_id=begun.id, match=None, created_at=now))
     return RunRecorder(store, run=begun, segment=index, budgets=store.budgets.for_run(begun), policy=policy, channels=channels)
+
+
+def find_resumed_run(store: Store, *, run: Run) -> Run:
+    """The run that a trainer goes on with: the latest of `name`, `name-2` and so on with its output directory, else `name` itself.
+
+    Raises:
+        RunNotFound: no run has that name.
+    """
+    directory = run.config.get("output_dir")
+    pattern = re.compile(rf"{re.escape(run.name)}(-\d+)?")
+    same = [
+        one.run
+        for one in store.runs.list()
+        if directory is not None and pattern.fullmatch(one.run.name) and one.run.config.get("output_dir") == directory
+    ]
+    return max(same, key=lambda one: one.started_at) if same else store.runs.get(run.name)
+
+
+def describe_limit(budget: KLBudget) -> tuple[object, ...]:
+    """What makes two budgets the same to a run."""
+    return (budget.limit, budget.unit, budget.scope, budget.window_steps, budget.on, budget.action)
 
 
 def find_free_name(name: str, *, taken: Sequence[str]) -> str:

@@ -1,20 +1,14 @@
 import math
-import sqlite3
-from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
-from transformers import TrainerCallback
 
 import klaudit
 from klaudit.callbacks.trainer_callback import KLAuditCallback, find_batch_size, find_beta, is_step, name_model
 from klaudit.errors import InvalidBudget, InvalidConfig
 from klaudit.models.language_model import LanguageModel
-from klaudit.ppo.trainer import PPOTrainer
 from klaudit.records import KLBudget, KLSeries
 from klaudit.store import Store
 from klaudit.workflows.audits import audit_stored_run
@@ -23,10 +17,6 @@ from tests.models.tiny import make_tiny_model
 
 ANY_DRIFT = 1e-6
 """A limit in nats per sequence that every second step of a tiny model is over."""
-
-
-def drop_seconds(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{name: number for name, number in entry.items() if not name.startswith("seconds_")} for entry in history]
 
 
 # --- the embedded trainer
@@ -109,88 +99,6 @@ def test_the_audit_afterwards_finds_what_was_found_live(tiny: LanguageModel, tmp
     live = store.findings.list(store.runs.get("tiny-run").id)
     assert [(one.code, one.detected_step) for one in live] == [("KLA101", 2)]
     assert tuple(live) == audit_stored_run(store, "tiny-run").findings
-
-
-# --- nothing that goes wrong in klaudit reaches the training
-
-
-class BeforeStep(TrainerCallback):
-    def __init__(self, act: Callable[[], object]) -> None:
-        self._act = act
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._act()
-
-
-def remove_store(trainer: PPOTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def remove() -> None:
-        for path in tmp_path.glob("klaudit.db*"):
-            path.unlink()
-
-    trainer.add_callback(BeforeStep(remove))
-
-
-def drop_table(trainer: PPOTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def drop() -> None:
-        with closing(sqlite3.connect(tmp_path / "klaudit.db", isolation_level=None)) as connection:
-            connection.execute("DROP TABLE IF EXISTS steps")
-
-    trainer.add_callback(BeforeStep(drop))
-
-
-def break_recorder(trainer: PPOTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr("klaudit.workflows.recorder.RunRecorder.record", fail)
-
-
-def break_engine(trainer: PPOTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr("klaudit.audit.engine.AuditEngine.observe", fail)
-
-
-def break_beginning(trainer: PPOTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "klaudit.db").write_text("this never was a database, and it is long enough to be told from one " * 20)
-
-
-def break_nothing(trainer: PPOTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control of the experiment."""
-
-
-FAULTS: list[tuple[Callable[..., None], bool]] = [
-    (break_nothing, False),
-    # What was open stays open: the steps go to a file that nobody will find.
-    (remove_store, False),
-    (drop_table, True),
-    (break_recorder, True),
-    (break_engine, True),
-    (break_beginning, True),
-]
-
-
-@pytest.mark.parametrize(("spoil", "is_noticed"), FAULTS, ids=lambda value: getattr(value, "__name__", str(value)))
-def test_training_is_the_same_to_the_bit_whatever_happens_to_klaudit(
-    tmp_path: Path,
-    store_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    spoil: Callable[..., None],
-    is_noticed: bool,
-) -> None:
-    alone, watched = make_tiny_model(), make_tiny_model()
-    expected = make_trainer(alone, tmp_path / "alone", sample_every=1).train()
-    trainer = make_trainer(watched, tmp_path / "watched", sample_every=1)
-    callback = klaudit.attach(trainer, run="tiny-run", store=store_url, budget=KLBudget(ANY_DRIFT, "nats_per_sequence"))
-    spoil(trainer, tmp_path, monkeypatch)
-    state = trainer.train()
-    assert repr(drop_seconds(state.log_history)) == repr(drop_seconds(expected.log_history))
-    assert all(torch.equal(a, b) for a, b in zip(alone.model.parameters(), watched.model.parameters(), strict=True))
-    assert (callback.failures > 0) is is_noticed
-    said = [line for line in capsys.readouterr().err.splitlines() if "failed and training goes on" in line]
-    assert len(said) == is_noticed
 
 
 # --- budgets
