@@ -1,5 +1,5 @@
 -- The schema of a klaudit store, revision 0001, as SQLite has it.
--- Generated: change klaudit/store/tables.py and add a migration, then run `python -m klaudit.store.schema --write`.
+-- Generated: change klaudit/store/tables.py and add a migration, then run `python docs/build.py`.
 --
 -- A float that may be NaN or infinite has two columns: `x` (NULL unless finite) and `x_kind` (finite, nan, inf, -inf; NULL: no value).
 -- Times are ISO 8601 text in UTC. Inside JSON, non-finite numbers are the strings "NaN", "Infinity" and "-Infinity".

@@ -95,22 +95,27 @@ def read_field_docstrings(record: type) -> dict[str, str]:
     return documented
 
 
-def describe_fields(record: type, *, without: Iterable[str] = ()) -> str:
-    """The fields of a dataclass with type, default and docstring."""
+def describe_fields(record: type, *, without: Iterable[str] = (), refused: Iterable[str] = ()) -> str:
+    """The fields of a dataclass with type, default and docstring; not the choices that it refuses."""
     hints, documented = get_type_hints(record), read_field_docstrings(record)
     rows = [
-        (f"`{one.name}`", name_type(hints[one.name]), name_default(one.default, required=MISSING), documented.get(one.name, ""))
+        (
+            f"`{one.name}`",
+            name_type(hints[one.name], refused=refused),
+            name_default(one.default, required=MISSING),
+            documented.get(one.name, ""),
+        )
         for one in fields(record)
         if one.name not in without
     ]
     return tabulate(("field", "type", "default", "meaning"), rows)
 
 
-def name_type(hint: Any) -> str:
+def name_type(hint: Any, *, refused: Iterable[str] = ()) -> str:
     """A type for people; whether it may be left out is for the default to say."""
     members = [member for member in get_args(hint) if member is not type(None)]
     if get_origin(hint) is Literal:
-        return ", ".join(f"`{choice}`" for choice in members)
+        return ", ".join(f"`{choice}`" for choice in members if choice not in refused)
     if isinstance(hint, UnionType):
         return " or ".join(name_type(member) for member in members)
     if get_origin(hint) is tuple:
@@ -302,7 +307,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "metric-keys": describe_metric_keys,
     "metrics": describe_metrics,
     "series-fields": lambda: describe_fields(KLSeries),
-    "budget-fields": lambda: describe_fields(KLBudget, without=("id", "run_id", "created_at")),
+    "budget-fields": lambda: describe_fields(KLBudget, without=("id", "run_id", "created_at"), refused=("unknown",)),
     "ppo-config": lambda: describe_fields(PPOConfig),
     "trl-differences": describe_trl_differences,
     "sample-runs": describe_sample_runs,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from klaudit.records import DriftMeasurement, KLBudget, KLReading, Run
+from klaudit.records import DriftMeasurement, KLBudget, KLReading, Run, find_update_series
 from klaudit.records.series import ONE_SIDED_95
 
 LEAST_KNOWN_WEIGHT = 0.99
@@ -82,7 +82,7 @@ class BudgetWatch:
 
     def __init__(self, budget: KLBudget, *, run: Run, n_kept: int) -> None:
         self.budget = budget
-        self.key = find_update_key(run) if budget.scope == "path" else run.governing_key
+        self.key = find_update_series(run.series) if budget.scope == "path" else run.governing_key
         self._statistic = self._start_statistic()
         self._kept: deque[dict[str, Any]] = deque(maxlen=n_kept)
         self._n_finite = 0
@@ -145,35 +145,36 @@ class CheckpointWatch:
 
     def __init__(self, budget: KLBudget) -> None:
         self.budget = budget
-        self.not_compared: str | None = "no measured drift of a checkpoint (full vocabulary, all prompts)"
         self._kept: list[dict[str, Any]] = []
+        self._left_out: list[str] = []
 
     def observe(self, measurement: DriftMeasurement) -> BudgetLevel | None:
-        """The level of one checkpoint; None where its unit cannot be compared."""
-        reading = KLReading(measurement.series, measurement.value, mean_length=measurement.mean_length)
-        converted = reading.to_unit(self.budget.unit)
-        if converted.value is None or not converted.is_finite or measurement.step is None:
-            self.not_compared = converted.not_measured or f"drift of {measurement.checkpoint} is not a finite number"
+        """The level of one checkpoint, infinity included: it is over every limit. None where the measurement cannot be compared."""
+        unit = KLReading(measurement.series, 1.0, mean_length=measurement.mean_length).to_unit(self.budget.unit)
+        value, low, high = (number * (unit.value or math.nan) for number in (measurement.value, measurement.low, measurement.high))
+        if measurement.step is None or not value > -math.inf:
+            self._left_out.append(f"{measurement.checkpoint}: {unit.not_measured or f'its drift is {value}'}")
             return None
-        self.not_compared = None
-        factor = converted.value / measurement.value if measurement.value else 1.0
-        low, high = measurement.low * factor, measurement.high * factor
-        self._kept.append(
-            {"checkpoint": measurement.checkpoint, "step": measurement.step, "value": converted.value, "low": low, "high": high}
-        )
-        subject = f"Measured drift of checkpoint {measurement.checkpoint} (full, n = {measurement.n_sequences})"
+        self._kept.append({"checkpoint": measurement.checkpoint, "step": measurement.step, "value": value, "low": low, "high": high})
         return BudgetLevel(
-            step=measurement.step, value=converted.value, lower_bound=low, subject=subject, bound_name="95% interval's lower end"
+            step=measurement.step,
+            value=value,
+            lower_bound=value if value == math.inf else low,
+            subject=f"Measured drift of checkpoint {measurement.checkpoint} (full, n = {measurement.n_sequences})",
+            bound_name="95% interval's lower end",
         )
+
+    @property
+    def not_compared(self) -> str | None:
+        """Which checkpoints could not be compared, and why."""
+        if self._left_out:
+            n = len(self._left_out) + len(self._kept)
+            return f"{len(self._left_out)} of {n} measured checkpoints were not compared: {'; '.join(self._left_out)}"
+        return None if self._kept else "no measured drift of a checkpoint (full vocabulary, all prompts)"
 
     def evidence(self) -> dict[str, Any]:
         """The measurements so far, in the budget's unit."""
         return {"series": {"kind": "reference", "estimator": "full"}, "measurements": list(self._kept)}
-
-
-def find_update_key(run: Run) -> str | None:
-    """Key of the run's policy-update KL; None where none of known unit is declared."""
-    return next((key for key, series in run.series.items() if series.kind == "update" and series.unit != "unknown"), None)
 
 
 def convert_reading(reading: KLReading, *, budget: KLBudget) -> KLReading:

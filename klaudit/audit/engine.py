@@ -18,7 +18,7 @@ class AuditEngine:
 
     Segments are audited one by one: with a new segment every episode ends and every state starts again, except the sum of a path budget,
     which goes on because it counts from the start of the run, steps that a resume took back included.
-    A trainer that resumes gives the engine the stored steps first. A step that does not come after the last one is left out.
+    A trainer that resumes gives the engine the stored steps first.
     """
 
     def __init__(self, run: Run, policy: Policy = PRESETS["default"], budgets: Sequence[KLBudget] = ()) -> None:
@@ -35,10 +35,10 @@ class AuditEngine:
         self._intervals: Counter[int] = Counter()
 
     def observe(self, record: StepRecord) -> tuple[Finding, ...]:
-        """Judge the next step.
+        """Judge the next step. One that does not come after the last one by (segment, step) is left out: not judged, not counted.
 
         Returns:
-            The findings that are new or changed by it.
+            The findings that are new or changed by it; none for a step that is left out.
         """
         place = (record.segment, record.step)
         if self._last is not None and place <= self._last:
@@ -114,8 +114,11 @@ def audit_run(
 ) -> Audit:
     """Audit stored steps with the engine that runs live.
 
+    The outcome is that of a live engine which saw the same steps in the same order. Stored steps come sorted, so a step that was
+    logged out of order, which a live engine leaves out, is judged here: the two agree only where steps were logged in order.
+
     Args:
-        steps: ordered by segment and step.
+        steps: ordered by (segment, step), each once; one that does not come after the one before it is left out.
         drift_measurements: of the run's checkpoints; those of other runs are left out.
     """
     engine = AuditEngine(run, policy, budgets)

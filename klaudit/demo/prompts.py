@@ -1,5 +1,7 @@
 """Beginnings of short reviews, written for this project."""
 
+from klaudit.drift.prompt_set import PromptSet
+
 REVIEW_BEGINNINGS: tuple[str, ...] = (
     "The film was",
     "I watched this movie and",
@@ -28,22 +30,25 @@ REVIEW_BEGINNINGS: tuple[str, ...] = (
 )
 """What the demo trains on."""
 
-HELDOUT_BEGINNINGS: tuple[str, ...] = (
-    "The camera I ordered",
-    "The pizza here is",
-    "This podcast is",
-    "The view from the tower was",
-    "My new bicycle",
-    "The guide on our tour",
-    "The ending of the novel",
-    "This restaurant is",
-    "The keyboard feels",
-    "Our flight was",
-    "The garden of the inn",
-    "The singer's voice",
-    "The battery of this laptop",
-    "The breakfast buffet was",
-    "This painting looks",
-    "The driver was",
+HELDOUT_BEGINNINGS = PromptSet(
+    "review beginnings",
+    (
+        "The camera I ordered",
+        "The pizza here is",
+        "This podcast is",
+        "The view from the tower was",
+        "My new bicycle",
+        "The guide on our tour",
+        "The ending of the novel",
+        "This restaurant is",
+        "The keyboard feels",
+        "Our flight was",
+        "The garden of the inn",
+        "The singer's voice",
+        "The battery of this laptop",
+        "The breakfast buffet was",
+        "This painting looks",
+        "The driver was",
+    ),
 )
 """What drift is measured on: none of them is trained on."""

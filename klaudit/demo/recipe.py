@@ -8,10 +8,10 @@ from typing import Any
 from klaudit.callbacks.enforcement import require_known_action
 from klaudit.config import read_toml, require_known_keys
 from klaudit.errors import InvalidConfig
+from klaudit.models import DEFAULT_MODEL
 from klaudit.ppo.config import PPOConfig
 from klaudit.records import KLBudget
 
-DEFAULT_POLICY_MODEL = "SmolLM2-135M-Instruct"
 DEMO_LEARNING_RATE = 2e-5
 DEMO_TARGET_KL = 2.0
 """Nats per sequence."""
@@ -37,7 +37,7 @@ class Recipe:
     name: str
     """Of the run."""
     ppo: PPOConfig
-    policy: str = DEFAULT_POLICY_MODEL
+    policy: str = DEFAULT_MODEL
     """Directory, hub id, or SmolLM2-135M-Instruct."""
     budgets: tuple[KLBudget, ...] = ()
     description: str = ""
@@ -67,7 +67,7 @@ def read_recipe(path: Path) -> Recipe:
     return Recipe(
         name=content["name"],
         ppo=ppo,
-        policy=content.get("policy", DEFAULT_POLICY_MODEL),
+        policy=content.get("policy", DEFAULT_MODEL),
         budgets=tuple(_read_budget(table, path=path) for table in content.get("budget", [])),
         description=content.get("description", ""),
     )
@@ -112,9 +112,9 @@ def make_demo_recipe(*, steps: int, beta: float, adaptive: bool, seed: int, poli
     )
     return Recipe(
         name="demo",
-        policy=policy or DEFAULT_POLICY_MODEL,
+        policy=policy or DEFAULT_MODEL,
         ppo=ppo,
         budgets=(KLBudget(DEMO_BUDGET, "nats_per_sequence", owner="demo", reason="room for the demo's drift, not for its fault"),),
-        description=f"{policy or DEFAULT_POLICY_MODEL} learns to write praise: the reward is the sentiment of its text. "
+        description=f"{policy or DEFAULT_MODEL} learns to write praise: the reward is the sentiment of its text. "
         + ("" if is_healthy else fault),
     )

@@ -12,7 +12,6 @@ from klaudit.demo.recipe import Recipe, read_recipe
 from klaudit.demo.training import OnStep, train_recipe
 from klaudit.demo.truth import derive_truth
 from klaudit.drift.checkpoints import find_checkpoints
-from klaudit.drift.prompt_set import PromptSet
 from klaudit.errors import InvalidConfig
 from klaudit.store import open_store
 from klaudit.workflows.drift import DriftSettings, measure_drift
@@ -42,7 +41,7 @@ def record_sample_run(directory: Path, *, on_step: OnStep | None = None) -> None
             measure_drift(
                 reference=recipe.policy,
                 checkpoints=find_checkpoints(trained.output_dir),
-                prompts=PromptSet("review beginnings", HELDOUT_BEGINNINGS),
+                prompts=HELDOUT_BEGINNINGS,
                 settings=SAMPLE_RUN_DRIFT,
                 run_id=trained.run.id,
                 store=store,

@@ -22,7 +22,7 @@ class BetaController(ABC):
 
     @property
     def beta(self) -> float:
-        """KL penalty coefficient in force, in score units per nat; may be set, which is how enforcement raises it."""
+        """KL penalty coefficient in force, in reward/nat; may be set, which is how enforcement raises it."""
         return self._beta
 
     @beta.setter

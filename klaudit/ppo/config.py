@@ -37,7 +37,7 @@ class PPOConfig:
     """Same seed, same machine, same run."""
 
     beta: float = 0.05
-    """KL penalty coefficient, score units per nat; with `target_kl` only where it starts."""
+    """KL penalty coefficient, reward/nat; with `target_kl` only where it starts."""
     target_kl: float | None = None
     """Set-point of the adaptive controller, nats per sequence; None keeps beta fixed."""
     horizon: int = 10_000
@@ -67,7 +67,7 @@ class PPOConfig:
     clip_range: float = 0.2
     """Of the probability ratio."""
     value_clip_range: float = 0.2
-    """Of the values, score units."""
+    """Of the values, reward."""
     value_coefficient: float = 0.1
     """Weight of the value loss, as in lm-human-preferences (vf_coef)."""
     gamma: float = 1.0

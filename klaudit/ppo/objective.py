@@ -10,6 +10,7 @@ reward, whitening, clipped value loss); TRL 1.12.0, trl/experimental/ppo/ppo_tra
 | where the score goes | one position past the last token, if there is one (:779) | the last token, end-of-sequence or not | the last action is what it pays for |
 | value after the last token | the value model's, one position past the end (:770) | 0: the episode is over | no state is left to have a value |
 | policy-update KL, ratio | mean over padding too (:857, :868) | mean over the mask | padding dilutes them by the share of padding |
+| averages over an update: `policy/*`, `loss/*`, `val/clipfrac_avg`, `val/ratio` | over G slots a minibatch; only ceil(G/M) are filled, the others count as 0 (:632, :869, :897) | over what was computed | unfilled slots scale them by ceil(G/M)/G (G `gradient_accumulation_steps`, M `num_mini_batches`) |
 | whitening a single token | raises ValueError | its mean is taken away, its scale left as it is | a run should not end over one short batch |
 | temperature | logits / (T + 1e-7) (:713) | logits / T | T > 0 is checked where it is set |
 """
@@ -57,7 +58,7 @@ def penalize_rewards(scores: Tensor, *, kl_tokens: Tensor, beta: float, mask: Te
     Args:
         scores: [n_sequences], what the reward model said of each completion.
         kl_tokens: nats, [n_sequences, n_tokens].
-        beta: KL penalty coefficient, score units per nat.
+        beta: KL penalty coefficient, reward/nat.
         mask: bool, [n_sequences, n_tokens], at least one True a row.
 
     Returns:

@@ -5,8 +5,8 @@ from klaudit.records.budget import KLBudget
 from klaudit.records.checkpoint import Checkpoint, ReferenceModel
 from klaudit.records.drift import DriftMeasurement
 from klaudit.records.finding import Finding, Severity, identify_finding
-from klaudit.records.run import PRIMARY, Run, RunSummary, Segment
-from klaudit.records.series import UNDECLARED, UNIT_LABELS, KLReading, KLSeries, find_governing_series
+from klaudit.records.run import Run, RunSummary, Segment
+from klaudit.records.series import PRIMARY, UNDECLARED, UNIT_LABELS, KLReading, KLSeries, find_governing_series, find_update_series
 from klaudit.records.step import StepRecord, TextSample, TokenScore
 
 __all__ = [
@@ -29,5 +29,6 @@ __all__ = [
     "TextSample",
     "TokenScore",
     "find_governing_series",
+    "find_update_series",
     "identify_finding",
 ]

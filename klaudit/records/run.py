@@ -11,9 +11,6 @@ from klaudit.records.series import KLReading, KLSeries, find_governing_series, r
 
 RunStatus = Literal["running", "finished", "failed"]
 
-PRIMARY = "kl"
-"""Key of the series that a step's own `kl` belongs to."""
-
 
 def require_aware(record: str, name: str, moment: datetime | None) -> None:
     """Raise InvalidRecord for a time without a time zone."""
@@ -95,7 +92,6 @@ class RunSummary:
 
     run: Run
     n_steps: int
-    first_step: int | None
     last_step: int | None
     last_logged_at: datetime | None
     last_kl: KLReading | None

@@ -22,6 +22,9 @@ KIND_LABELS: Mapping[str, str] = {
     "unknown": "KL of unknown kind",
 }
 
+PRIMARY = "kl"
+"""Key of the series that a step's own `kl` belongs to."""
+
 GOVERNING_ORDER: tuple[Estimator, ...] = ("full", "k3", "k1")
 """Best first: which reference series of a run budgets and change rules look at."""
 
@@ -80,12 +83,26 @@ UNDECLARED = KLSeries(kind="unknown", direction="unknown")
 
 
 def find_governing_series(series: Mapping[str, KLSeries]) -> str | None:
-    """Key of the best reference series: `full`, else k3, else k1; None where no reference KL of known estimator and unit exists."""
+    """Key of the best reference series: `full`, else k3, else k1; None where no reference KL of known estimator and unit exists.
+
+    Of several by one estimator it is the primary one, else the first by name, in whatever order they were declared.
+    """
     for estimator in GOVERNING_ORDER:
-        for key, one in series.items():
+        for key in sort_keys(series):
+            one = series[key]
             if one.kind == "reference" and one.direction == "reverse" and one.estimator == estimator and one.unit != "unknown":
                 return key
     return None
+
+
+def find_update_series(series: Mapping[str, KLSeries]) -> str | None:
+    """Key of the policy-update KL that path budgets add up: the primary one, else the first by name; None where none of known unit exists."""
+    return next((key for key in sort_keys(series) if series[key].kind == "update" and series[key].unit != "unknown"), None)
+
+
+def sort_keys(series: Mapping[str, KLSeries]) -> list[str]:
+    """The keys in an order of their own: the primary one first, then by name."""
+    return sorted(series, key=lambda key: (key != PRIMARY, key))
 
 
 @dataclass(frozen=True, slots=True)

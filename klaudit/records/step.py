@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from klaudit.errors import InvalidRecord
-from klaudit.records.run import PRIMARY, require_aware
-from klaudit.records.series import KLReading
+from klaudit.records.run import require_aware
+from klaudit.records.series import PRIMARY, KLReading
 
 
 @dataclass(frozen=True, slots=True)

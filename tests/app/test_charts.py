@@ -231,13 +231,13 @@ def make_point(step: int, value: float, *, logged: LoggedKL | None = None, estim
 
 def make_drift(*points: DriftPoint, logged: Curve | None = None) -> DriftView:
     budgets = (("5 nats/sequence, checkpoint", 5.0, "nats/sequence"),)
-    return DriftView("r1", "base", None, "", points, logged, "95% interval over sequences", budgets, {})
+    return DriftView("r1", "base", None, "", points, logged, "95% interval over prompts", budgets, {})
 
 
 def test_drift_has_both_halves_of_its_interval_and_the_estimator_on_the_axis() -> None:
     figure = charts.draw_drift(make_drift(make_point(2, 2.0), make_point(6, 4.0)), estimator="full")
 
-    measured = find_trace(figure, "Measured, 95% interval over sequences")
+    measured = find_trace(figure, "Measured, 95% interval over prompts")
     assert (list(measured["x"]), list(measured["y"])) == ([2, 6], [2.0, 4.0])
     assert (list(measured["error_y"]["array"]), list(measured["error_y"]["arrayminus"])) == ([0.5, 0.5], [0.25, 0.25])
     assert figure.to_dict()["layout"]["yaxis"]["title"]["text"] == LABEL
@@ -262,4 +262,4 @@ def test_drift_by_another_estimator_stands_beside_what_was_logged_by_that_one() 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_drift_that_is_no_finite_number_still_draws(value: float) -> None:
-    assert find_trace(charts.draw_drift(make_drift(make_point(2, value)), estimator="full"), "Measured, 95% interval over sequences")
+    assert find_trace(charts.draw_drift(make_drift(make_point(2, value)), estimator="full"), "Measured, 95% interval over prompts")

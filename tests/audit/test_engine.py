@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from klaudit.audit import PRESETS, AuditEngine, Policy, audit_run
 from klaudit.audit.engine import count_gaps
-from klaudit.records import Finding, KLBudget, Run, Severity, StepRecord
+from klaudit.records import Finding, KLBudget, KLReading, KLSeries, Run, Severity, StepRecord
 
 BuildRun = Callable[..., Run]
 BuildStep = Callable[..., StepRecord]
+
+FULL = KLSeries(estimator="full", unit="nats_per_sequence")
+UPDATE = KLSeries(kind="update", estimator="k2", unit="nats_per_token")
 
 BUDGETS = (
     KLBudget(0.5, "nats_per_sequence"),
@@ -113,6 +116,31 @@ def test_a_step_that_does_not_come_after_the_last_one_is_left_out(build_run: Bui
     assert engine.observe(build_step(10, 9.0)) == ()
     assert engine.observe(build_step(4, 9.0)) == ()
     assert (engine.coverage.steps, engine.findings) == (1, ())
+
+
+def test_live_and_stored_series_in_another_order_are_judged_alike(build_run: BuildRun, build_step: BuildStep) -> None:
+    keys = ("z_full", "a_full", "z_update", "a_update")
+    declared = {key: FULL if key.endswith("full") else UPDATE for key in keys}
+    heights = {"z_full": 0.9, "a_full": 0.1, "z_update": 0.5, "a_update": 0.1}
+    step = build_step(1, None, readings={key: KLReading(declared[key], heights[key], standard_error=0.01) for key in keys})
+    live = AuditEngine(build_run(series=declared), budgets=BUDGETS)
+    live.observe(step)
+    afterwards = audit_run(build_run(series=dict(sorted(declared.items()))), [step], budgets=BUDGETS)
+    assert live.conclude().to_dict() == afterwards.to_dict()
+    assert (afterwards.governing_key, afterwards.findings) == ("a_full", ())
+
+
+def test_a_step_out_of_order_is_left_out_live_and_afterwards_and_judged_once_it_is_sorted(
+    build_run: BuildRun, build_step: BuildStep
+) -> None:
+    arrived = [build_step(5, 0.1, se=0.01), build_step(3, 9.0, se=0.01)]
+    live = AuditEngine(build_run(), budgets=BUDGETS[:1])
+    for record in arrived:
+        live.observe(record)
+    assert live.conclude() == audit_run(build_run(), arrived, budgets=BUDGETS[:1])
+    assert live.findings == ()
+    (finding,) = audit_run(build_run(), arrived[::-1], budgets=BUDGETS[:1]).findings
+    assert finding.detected_step == 3
 
 
 def test_a_policy_can_switch_a_rule_off_and_the_coverage_says_so(build_run: BuildRun, build_step: BuildStep) -> None:

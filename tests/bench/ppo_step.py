@@ -20,8 +20,8 @@ from klaudit.callbacks.attachment import attach
 from klaudit.callbacks.trainer_callback import KLAuditCallback
 from klaudit.demo.lexicon import LexiconScore
 from klaudit.demo.prompts import REVIEW_BEGINNINGS
+from klaudit.models import DEFAULT_MODEL
 from klaudit.models.language_model import load_language_model
-from klaudit.models.packaged import DEFAULT_MODEL
 from klaudit.ppo.config import PPOConfig
 from klaudit.ppo.trainer import PPOTrainer
 from klaudit.records import KLBudget, TextSample
@@ -30,6 +30,8 @@ PARTS = ("seconds_sample", "seconds_score", "seconds_reward", "seconds_update", 
 PAUSE_S = 0.05
 SHARE_GOAL_PERCENT = 1.0
 P99_GOAL_MS = 2.0
+LIMITS = {"within budget": 1e6, "in breach at every step": 1e-9}
+"""Nats a sequence; a breach revises its finding at every step, which is the most that a step can write."""
 
 
 class Watch(TrainerCallback):
@@ -78,9 +80,9 @@ def train(n_steps: int, *, workspace: Path) -> tuple[Watch, Any]:
     return watch, trainer.args
 
 
-def repeat_callback(n_calls: int, *, watch: Watch, args: Any, workspace: Path) -> list[float]:
-    """The callback alone, with what the last real step logged; seconds a call."""
-    callback = KLAuditCallback("again", store=f"sqlite:///{workspace}/again.db", budget=KLBudget(4.0, "nats_per_sequence"))
+def repeat_callback(n_calls: int, *, limit: float, watch: Watch, args: Any, workspace: Path) -> list[float]:
+    """The callback alone, with what the last real step logged, under a budget of `limit` nats a sequence; seconds a call."""
+    callback = KLAuditCallback("again", store=f"sqlite:///{workspace}/again.db", budget=KLBudget(limit, "nats_per_sequence"))
     state, control = TrainerState(max_steps=n_calls), TrainerControl()
     callback.on_train_begin(args, state, control)
     seconds = []
@@ -113,19 +115,21 @@ def main() -> int:
         watch, args = train(arguments.steps, workspace=workspace)
         # The first step warms caches and allocators up.
         logs, seconds = watch.logs[1:], watch.seconds[1:]
-        again = repeat_callback(arguments.calls, watch=watch, args=args, workspace=workspace)
+        given = {"watch": watch, "args": args, "workspace": workspace}
+        again = {name: repeat_callback(arguments.calls, limit=limit, **given) for name, limit in LIMITS.items()}
     table = Table("part of a PPO step", "median s", title=f"{DEFAULT_MODEL}, 16 sequences x 16 tokens, {len(logs)} steps")
     for part in PARTS:
         table.add_row(part.removeprefix("seconds_"), f"{statistics.median(one[part] for one in logs):.3f}")
     console.print(table)
     share = 100 * statistics.median(seconds) / statistics.median(one["seconds_step"] for one in logs)
-    p99 = 1000 * statistics.quantiles(again, n=100)[98]
+    p99 = {name: 1000 * statistics.quantiles(one, n=100)[98] for name, one in again.items()}
     table = Table("klaudit's callback", "measured", "goal")
     table.add_row("share of a real step", f"{share:.3f} %", f"under {SHARE_GOAL_PERCENT:g} %")
-    table.add_row("median, called 50 ms apart", f"{1000 * statistics.median(again):.2f} ms", "")
-    table.add_row(f"p99 of {len(again)} calls, 50 ms apart", f"{p99:.2f} ms", f"under {P99_GOAL_MS:g} ms")
+    for name, one in again.items():
+        table.add_row(f"median of {len(one)} calls, {name}", f"{1000 * statistics.median(one):.2f} ms", "")
+        table.add_row(f"p99 of {len(one)} calls, {name}", f"{p99[name]:.2f} ms", f"under {P99_GOAL_MS:g} ms")
     console.print(table)
-    return 0 if share < SHARE_GOAL_PERCENT and p99 < P99_GOAL_MS else 1
+    return 0 if share < SHARE_GOAL_PERCENT and max(p99.values()) < P99_GOAL_MS else 1
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
-from klaudit.demo.recipe import DEFAULT_POLICY_MODEL, Recipe, make_demo_recipe, read_recipe
+from klaudit.demo.recipe import Recipe, make_demo_recipe, read_recipe
 from klaudit.errors import InvalidBudget, InvalidConfig
+from klaudit.models import DEFAULT_MODEL
 from klaudit.ppo.config import PPOConfig
 from klaudit.records import KLBudget
 
@@ -37,7 +38,7 @@ def test_a_recipe_says_what_how_and_under_which_budgets(tmp_path: Path) -> None:
 
 
 def test_a_name_is_enough(tmp_path: Path) -> None:
-    assert read_recipe(write(tmp_path / "a.toml", 'name = "a"\n')) == Recipe(name="a", ppo=PPOConfig(), policy=DEFAULT_POLICY_MODEL)
+    assert read_recipe(write(tmp_path / "a.toml", 'name = "a"\n')) == Recipe(name="a", ppo=PPOConfig(), policy=DEFAULT_MODEL)
 
 
 def test_an_error_names_the_file_and_the_table(tmp_path: Path) -> None:

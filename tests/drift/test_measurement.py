@@ -7,8 +7,8 @@ import torch
 from klaudit.drift.measurement import Measured, measure_drift
 from klaudit.drift.prompt_set import PromptSet
 from klaudit.errors import InvalidConfig
+from klaudit.models import DEFAULT_MODEL
 from klaudit.models.language_model import LanguageModel, load_language_model
-from klaudit.models.packaged import DEFAULT_MODEL
 from tests.drift.tiny_models import WORDS, add_weight_noise, build_model
 
 PROMPTS = PromptSet("tiny", ("a", "b c", "d e f", "g", "a a b", "c g", "e", "f d"))

@@ -310,8 +310,8 @@ def test_prompts_that_are_no_sequence_are_refused(tiny: LanguageModel, tmp_path:
 
 @pytest.mark.model
 def test_the_real_model_takes_a_step(tmp_path: Path) -> None:
+    from klaudit.models import DEFAULT_MODEL
     from klaudit.models.language_model import load_language_model
-    from klaudit.models.packaged import DEFAULT_MODEL
 
     policy = load_language_model(DEFAULT_MODEL)
     trainer = PPOTrainer(

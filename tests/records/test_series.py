@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klaudit.errors import InvalidRecord
-from klaudit.records import KLReading, KLSeries, find_governing_series
+from klaudit.records import KLReading, KLSeries, find_governing_series, find_update_series
 
 PER_TOKEN = KLSeries(estimator="full", unit="nats_per_token", aggregation="batch_mean")
 PER_SEQUENCE = KLSeries(estimator="full", unit="nats_per_sequence", aggregation="batch_mean")
@@ -53,6 +53,28 @@ def test_full_governs_before_k3_and_k3_before_k1() -> None:
 )
 def test_only_a_reference_series_of_known_estimator_and_unit_governs(better: KLSeries) -> None:
     assert find_governing_series({"other": better, "kl": K1}) == "kl"
+
+
+DECLARED = {
+    "z_full": PER_SEQUENCE,
+    "a_full": PER_SEQUENCE,
+    "kl": K1,
+    "z_update": KLSeries(kind="update", estimator="k2", unit="nats_per_token"),
+    "b_update": KLSeries(kind="update", estimator="k1", unit="nats_per_sequence"),
+    "a_update": KLSeries(kind="update"),
+}
+
+
+@given(st.permutations(sorted(DECLARED)))
+def test_what_governs_and_what_a_path_adds_up_does_not_hang_on_the_order_of_declaration(keys: list[str]) -> None:
+    series = {key: DECLARED[key] for key in keys}
+    assert (find_governing_series(series), find_update_series(series)) == ("a_full", "b_update")
+
+
+@given(st.permutations(["a", "kl", "z"]))
+def test_of_series_that_are_alike_the_primary_one_counts(keys: list[str]) -> None:
+    assert find_governing_series(dict.fromkeys(keys, PER_SEQUENCE)) == "kl"
+    assert find_update_series(dict.fromkeys(keys, DECLARED["z_update"])) == "kl"
 
 
 def test_absent_is_not_zero() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from klaudit.records import Finding, KLBudget, KLReading, KLSeries, RunSummary, Severity, StepRecord, TextSample, TokenScore
 from klaudit.report.views import (
+    METRICS,
     Gap,
     RunRow,
     RunView,
@@ -32,7 +33,6 @@ def summarise(invented: Invented, reading: KLReading | None) -> RunSummary:
     return RunSummary(
         run=invented.run,
         n_steps=12,
-        first_step=1,
         last_step=12,
         last_logged_at=START,
         last_kl=reading,
@@ -74,6 +74,13 @@ class TestRuns:
         row = row_of(invented, invented.steps[-1].kl, KLBudget(10.0, unit="nats_per_sequence", match="other-*"))
         assert row.budget_used_percent is None
         assert row.budget_text == "no budget is set"
+
+    def test_a_window_is_not_compared_with_one_reading(self, invented: Invented) -> None:
+        window = KLBudget(10.0, unit="nats_per_sequence", scope="window", window_steps=5)
+        row = row_of(invented, invented.steps[-1].kl, window)
+        assert (row.budget_used_percent, row.budget_text) == (None, "no budget on a single step; the others are on the run's page")
+        both = row_of(invented, invented.steps[-1].kl, window, KLBudget(20.0, unit="nats_per_sequence"))
+        assert both.budget_used_percent == pytest.approx(60.5)
 
     def test_an_unknown_estimator_is_not_compared(self, invented: Invented) -> None:
         unknown = KLReading(KLSeries(unit="nats_per_sequence"), 5.0)
@@ -123,11 +130,21 @@ class TestRun:
         checkpoint = KLBudget(9.0, unit="nats_per_sequence", scope="checkpoint")
         assert view(invented, checkpoint).budgets[0].value is None
 
+    def test_a_path_is_the_sum_of_the_update_series_that_the_audit_adds_up(self, invented: Invented) -> None:
+        update = KLSeries(kind="update", estimator="k2", unit="nats_per_token")
+        series = {"z": update, "a_unknown": KLSeries(kind="update"), "b": update, "kl": TOKEN_SERIES}
+        values = {"z": 5.0, "a_unknown": 7.0, "b": 0.25}
+        steps = [replace(one, readings={key: KLReading(series[key], value) for key, value in values.items()}) for one in invented.steps]
+        path = KLBudget(4.0, unit="nats_per_token", scope="path")
+        (use,) = view_run(replace(invented.run, series=series), steps=steps, budgets=[path]).budgets
+        assert use.value == pytest.approx(12 * 0.25)
+
     def test_headline_numbers_carry_unit_and_estimator(self, invented: Invented) -> None:
         figures = {one.key: one for one in view(invented, KLBudget(10.0, unit="nats_per_sequence")).headline}
         assert figures["kl"].text == "12.10 ± 0.60 nats/sequence"
         assert figures["kl"].label == "KL to reference (full, nats/sequence)"
         assert figures["d"].value == pytest.approx(math.sqrt(12.1))
+        assert figures["d"].note == "full estimator, at step 12"
         assert figures["budget_used"].text == "121%"
         assert figures["coverage"].text == "91.7% of 12 steps"
         assert list(figures) == ["kl", "d", "beta", "score", "heldout_score", "budget_used", "coverage"]
@@ -160,6 +177,9 @@ class TestRun:
         assert shown.budgets[0].used_percent is None
         assert shown.governing is not None
         assert shown.governing.label == "KL to reference (unknown estimator, unknown unit)"
+
+    def test_no_metric_is_drawn_without_a_unit(self) -> None:
+        assert all(label and unit for label, unit in METRICS.values())
 
 
 class TestThinning:
@@ -222,7 +242,7 @@ class TestDrift:
         shown = view_drift(invented.run, measurements=invented.drift, steps=())
         assert (shown.reference, shown.reference_digest) == ("tiny-reference", "sha256:" + "ab" * 32)
         assert shown.points[0].text == "3.60 [3.10, 4.10] nats/sequence"
-        assert "95%" in shown.interval
+        assert shown.interval == "95% interval over prompts"
 
 
 class TestSample:

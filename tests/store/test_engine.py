@@ -1,10 +1,11 @@
 import sqlite3
+import sys
 from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import exc
 
-from klaudit.errors import KlauditError, NotAStore, StoreError, StoreUnreachable
+from klaudit.errors import InvalidConfig, KlauditError, NotAStore, StoreError, StoreUnreachable
 from klaudit.store.engine import Database, parse_url, render_url
 
 
@@ -70,3 +71,10 @@ def test_an_error_in_a_transaction_undoes_it(database: Database) -> None:
 )
 def test_a_url_is_shown_without_password_and_options(url: str, shown: str) -> None:
     assert render_url(parse_url(url)) == shown
+
+
+def test_a_url_whose_driver_is_not_installed_names_the_module_and_what_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(InvalidConfig, match=r"module psycopg, .* tested with SQLite only") as caught:
+        Database("postgresql+psycopg://ada:s3cret@host/klaudit", "read")
+    assert "s3cret" not in str(caught.value)

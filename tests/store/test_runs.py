@@ -89,9 +89,9 @@ def test_the_list_shows_the_latest_run_first_with_its_last_numbers(store: Store)
     empty, filled = store.runs.list()
 
     assert empty.run == make_run(2)
-    assert (empty.n_steps, empty.first_step, empty.last_step, empty.last_kl, empty.n_findings) == (0, None, None, None, {})
+    assert (empty.n_steps, empty.last_step, empty.last_kl, empty.n_findings) == (0, None, None, {})
     assert filled.run == make_run(1)
-    assert (filled.n_steps, filled.first_step, filled.last_step, filled.last_logged_at) == (3, 5, 7, MOMENT)
+    assert (filled.n_steps, filled.last_step, filled.last_logged_at) == (3, 7, MOMENT)
     assert filled.last_kl == make_step(7, kl=float("inf")).kl
     assert (filled.last_beta, filled.last_score) == (0.05, 0.5)
     assert filled.n_findings == {"warning": 2, "critical": 1}

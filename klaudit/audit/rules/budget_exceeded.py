@@ -1,5 +1,6 @@
 """KLA101 budget_exceeded."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ class BudgetExceeded(Rule[BudgetExceededParameters]):
         policy-update KL since the run began, over all segments, steps that a resume took back included. checkpoint: the measured drift
         (full vocabulary, all prompts) of a saved policy. A reading in the other unit is converted by its mean response length; one
         whose unit is unknown or that cannot be converted is never compared. Readings that are absent, NaN or infinite are left out.
+        A checkpoint whose drift is infinite is over every limit; one whose drift is NaN is left out and named in the coverage.
 
     Formula:
         warning: value > limit. critical: value - 1.645 SE > limit, the one-sided 95% lower bound (checkpoint: the lower end of the
@@ -131,6 +133,8 @@ class BudgetExceeded(Rule[BudgetExceededParameters]):
 def _explain_bound(level: BudgetLevel, *, is_critical: bool) -> str:
     if level.lower_bound is None:
         return "its standard error is unknown, so this cannot become critical"
+    if level.lower_bound == math.inf:
+        return "no noise explains infinity"
     if is_critical:
         return f"so is its {level.bound_name}, {level.lower_bound:.3g}"
     return f"its {level.bound_name}, {level.lower_bound:.3g}, is not, so noise could explain it"

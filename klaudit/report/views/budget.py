@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from klaudit.records import UNIT_LABELS, KLBudget, KLReading, Run, StepRecord
+from klaudit.records import UNIT_LABELS, KLBudget, KLReading, Run, StepRecord, find_update_series
 from klaudit.report.views.figure import format_number
 
 
@@ -102,9 +102,9 @@ def smooth(values: Iterable[float], span: int) -> float | None:
 
 def sum_update_kl(budget: KLBudget, *, run: Run, steps: Sequence[StepRecord]) -> tuple[float | None, str]:
     """Sum of the policy-update KL since the run began, in the budget's unit; steps without a finite one are counted and named."""
-    key = next((key for key, one in run.series.items() if one.kind == "update"), None)
+    key = find_update_series(run.series)
     if key is None:
-        return None, "not compared: the run logs no policy-update KL"
+        return None, "not compared: the run logs no policy-update KL of known unit"
     readings = [reading.to_unit(budget.unit) for one in steps if (reading := one.reading(key)) is not None]
     finite = [one.value for one in readings if one.is_finite and one.value is not None]
     if not finite:
@@ -113,11 +113,11 @@ def sum_update_kl(budget: KLBudget, *, run: Run, steps: Sequence[StepRecord]) ->
 
 
 def use_of_last_reading(budgets: Sequence[KLBudget], reading: KLReading | None) -> BudgetUse | None:
-    """The level budget of which one reading uses most; None where none can be compared with it."""
+    """The per_step budget of which one reading uses most; None where none can be compared with it. A window needs more than one reading."""
     uses = []
     for budget in budgets:
         converted = None if reading is None else reading.to_unit(budget.unit)
-        if converted is None or converted.value is None or not is_level(budget) or converted.series.estimator == "unknown":
+        if converted is None or converted.value is None or budget.scope != "per_step" or converted.series.estimator == "unknown":
             continue
         uses.append(describe_use(budget, value=converted.value, what=f"last reading, {converted.series.estimator} estimator", is_line=True))
     return find_most_used(uses)

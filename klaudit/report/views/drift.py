@@ -110,7 +110,7 @@ def view_drift(
         statement=SHIFT,
         points=tuple(to_drift_point(one, run, by_step) for one in ordered),
         logged=draw_logged(run, by_step, max_points),
-        interval="95% interval over sequences",
+        interval="95% interval over prompts",
         budgets=tuple((one.label, one.limit, UNIT_LABELS[one.unit]) for one in limits),
         settings=dict(ordered[0].settings) if ordered else {},
     )

@@ -21,8 +21,8 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "distinct_2": ("distinct bigrams", "share"),
     "clip_fraction": ("clipped ratios", "share"),
     "ratio": ("policy ratio", "ratio"),
-    "grad_norm": ("gradient norm", ""),
-    "learning_rate": ("learning rate", ""),
+    "grad_norm": ("gradient norm", "loss units"),
+    "learning_rate": ("learning rate", "per step"),
 }
 """Label and unit of everything drawn that is not a KL."""
 
@@ -235,10 +235,12 @@ def figure_kl(reading: KLReading | None, step: int) -> tuple[Figure, Figure]:
     per_sequence = None if reading is None else reading.to_unit("nats_per_sequence")
     squared = None if per_sequence is None or per_sequence.series.unit == "unknown" else per_sequence.value
     name, root_unit = "d = sqrt(KL per sequence)", "sqrt(nats)"
-    if squared is None or not squared >= 0:
+    if reading is None or squared is None or not squared >= 0:
         return kl, Figure("d", name, None, root_unit, "not measured", "needs a KL per sequence that is not negative")
     root = math.sqrt(squared)
-    return kl, Figure("d", name, root, root_unit, f"{format_number(root)} {root_unit}", f"at step {step}")
+    return kl, Figure(
+        "d", name, root, root_unit, f"{format_number(root)} {root_unit}", f"{reading.series.estimator} estimator, at step {step}"
+    )
 
 
 def figure_metric(step: StepRecord, key: str, label: str) -> Figure:

@@ -31,7 +31,7 @@ class RunRow:
     kl_text: str
     """Value, standard error and unit, or why there is no value."""
     budget_used_percent: float | None
-    """Of the level budget that the last reading uses most; None where there is no budget that it can be compared with."""
+    """Of the per_step budget that the last reading uses most; None where there is no budget that it can be compared with."""
     budget_text: str
     """What was compared with what."""
     n_critical: int
@@ -61,6 +61,15 @@ def view_runs(summaries: Sequence[RunSummary], *, budgets: Sequence[KLBudget] = 
     return RunsView(rows=rows, statement=f"{format_count(len(rows), 'run')}, {running} running, {critical} with critical findings")
 
 
+def explain_no_use(budgets: Sequence[KLBudget]) -> str:
+    """Why the last reading of a run is compared with none of its budgets."""
+    if not budgets:
+        return "no budget is set"
+    if all(one.scope != "per_step" for one in budgets):
+        return "no budget on a single step; the others are on the run's page"
+    return "no budget that the last reading can be compared with"
+
+
 def to_row(summary: RunSummary, budgets: Sequence[KLBudget]) -> RunRow:
     """One line of the list."""
     run, reading = summary.run, summary.last_kl
@@ -79,11 +88,7 @@ def to_row(summary: RunSummary, budgets: Sequence[KLBudget]) -> RunRow:
         kl_unit="" if reading is None else UNIT_LABELS[reading.series.unit],
         kl_text=format_reading(reading),
         budget_used_percent=None if use is None else use.used_percent,
-        budget_text=use.statement
-        if use
-        else "no budget is set"
-        if not covering
-        else "no budget that the last reading can be compared with",
+        budget_text=explain_no_use(covering) if use is None else use.statement,
         n_critical=summary.n_findings.get("critical", 0),
         n_warning=summary.n_findings.get("warning", 0),
         n_info=summary.n_findings.get("info", 0),

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -209,3 +210,30 @@ def test_a_checkpoint_budget_per_token_is_compared_by_length(build_run: BuildRun
     (finding,) = find_checkpoint_breaches(build_run(), measure(20, 2.0, half_width=0.2), budget=budget)
     assert finding.value == pytest.approx(0.1)
     assert finding.evidence["lower_bound"] == pytest.approx(0.09)
+
+
+def test_an_infinite_drift_is_over_every_limit_whatever_checkpoint_follows(build_run: BuildRun) -> None:
+    # of an infinite mean nothing is known but its floor: the interval is [0, inf]
+    broken = replace(measure(20, 1.0, half_width=0.5), value=math.inf, low=0.0, high=math.inf)
+    for budget in (CHECKPOINT, KLBudget(0.05, "nats_per_token", scope="checkpoint")):
+        result = audit_run(build_run(), [], budgets=[budget], drift_measurements=[broken, measure(40, 0.5, half_width=0.1)])
+        (finding,) = find_breaches(result)
+        assert (finding.severity, finding.value, finding.detected_step, finding.status) == ("critical", math.inf, 20, "ended")
+        assert "no noise explains infinity" in finding.message
+        assert result.verdict == "fail"
+        assert explain_silence(result) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_a_drift_that_no_limit_can_be_compared_with_stays_in_the_coverage(build_run: BuildRun, value: float) -> None:
+    broken = [replace(measure(step, 1.0, half_width=0.5), value=value) for step in (20, 60)]
+    result = audit_run(build_run(), [], budgets=[CHECKPOINT], drift_measurements=[*broken, measure(40, 0.5, half_width=0.1)])
+    assert not find_breaches(result)
+    (why,) = explain_silence(result)
+    assert f"2 of 3 measured checkpoints were not compared: checkpoint-20: its drift is {value}; checkpoint-60" in why
+
+
+def test_checkpoints_that_were_not_measured_are_no_judgement(build_run: BuildRun) -> None:
+    result = audit_run(build_run(), [], budgets=[CHECKPOINT])
+    (why,) = explain_silence(result)
+    assert why.endswith("no measured drift of a checkpoint (full vocabulary, all prompts)")
