@@ -1,5 +1,6 @@
 """For a training loop of one's own: start a run, log its steps, close it."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Self
 
 from klaudit.audit import Policy
 from klaudit.callbacks.enforcement import explain_stop, find_due_action
+from klaudit.callbacks.handover import Handover
 from klaudit.callbacks.recording import Guarded, describe_arguments, never_raise, plan_recording
 from klaudit.errors import InvalidBudget, InvalidRecord
 from klaudit.records import PRIMARY, UNDECLARED, KLBudget, KLReading, KLSeries, ReferenceModel, Run, StepRecord, TextSample
@@ -19,6 +21,7 @@ class LoopRun(Guarded):
     def __init__(self, recorder: RunRecorder) -> None:
         super().__init__()
         self._recorder = recorder
+        self._handover = Handover(self.guard)
         self._closed = False
         self._has_bare_kl = False
 
@@ -29,7 +32,9 @@ class LoopRun(Guarded):
 
     @property
     def failures(self) -> int:
-        """How often logging failed; the loop went on."""
+        """How often logging failed; the loop went on. Waits for what was logged to be stored."""
+        if not self._closed:
+            self._handover.drain()
         return self.guard.failures
 
     @never_raise
@@ -75,22 +80,22 @@ class LoopRun(Guarded):
         given = {**record.readings} if self._has_bare_kl else {PRIMARY: record.kl, **record.readings}
         undeclared = {key: one.series for key, one in given.items() if run.series.get(key, UNDECLARED) == UNDECLARED != one.series}
         if undeclared:
+            # The audit begins anew from what is stored.
+            self._handover.drain()
             self._recorder.declare_series({**run.series, **undeclared})
         findings = self._recorder.observe(record)
-        try:
-            self._recorder.keep(record, samples=tuple(samples), findings=findings)
-        finally:
-            # The brake holds when the store does not.
-            for finding in findings:
-                if find_due_action(finding) == "stop":
-                    self.close()
-                    raise explain_stop(finding, run_name=run.name)
+        self._handover.put(functools.partial(self._recorder.keep, record, samples=tuple(samples), findings=findings))
+        for finding in findings:
+            if find_due_action(finding) == "stop":
+                self.close()
+                raise explain_stop(finding, run_name=run.name)
 
     @never_raise
     def close(self, *, failed: bool = False) -> None:
         """End the run; a second call does nothing."""
         if not self._closed:
             self._closed = True
+            self._handover.close()
             self._recorder.close(failed=failed)
 
     def __enter__(self) -> Self:

@@ -1,5 +1,6 @@
 """The callback for every trainer that speaks Hugging Face's TrainerCallback protocol: the embedded PPO, TRL, and any Trainer."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from klaudit.audit import Policy
 from klaudit.callbacks.enforcement import explain_stop, find_due_action
+from klaudit.callbacks.handover import Handover
 from klaudit.callbacks.recording import Guarded, describe_arguments, never_raise, plan_recording, say
 from klaudit.exchange.metric_map import UNKNOWN_TRAINER, Framework, declare_series, detect_framework, read_logs
 from klaudit.records import PRIMARY, Finding, KLBudget, ReferenceModel, Run, TextSample
@@ -56,6 +58,7 @@ class KLAuditCallback(Guarded, TrainerCallback):
         self._reference = reference
         self._framework: Framework | None = None
         self._recorder: RunRecorder | None = None
+        self._handover: Handover | None = None
         self._run: Run | None = None
         self._batch_size: int | None = None
         self._enforced: set[str] = set()
@@ -69,6 +72,8 @@ class KLAuditCallback(Guarded, TrainerCallback):
     @property
     def failures(self) -> int:
         """How often klaudit failed inside this training; training went on."""
+        if self._handover is not None:
+            self._handover.drain()
         return self.guard.failures
 
     @never_raise
@@ -93,6 +98,7 @@ class KLAuditCallback(Guarded, TrainerCallback):
             config=describe_arguments(args.to_dict() if hasattr(args, "to_dict") else vars(args)),
         )
         self._recorder = self._plan.begin(run, resumed_from_step=state.global_step)
+        self._handover = Handover(self.guard)
         self._run = self._recorder.run
 
     @never_raise
@@ -106,7 +112,7 @@ class KLAuditCallback(Guarded, TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Record one step, and take the actions that broken budgets ask for."""
-        if self._recorder is None or not logs or not is_step(logs):
+        if self._recorder is None or self._handover is None or not logs or not is_step(logs):
             return
         if self._framework is None:
             self._framework = self._declare(args, logs)
@@ -124,7 +130,7 @@ class KLAuditCallback(Guarded, TrainerCallback):
         # The brake first: it must hold when the store does not.
         for finding in findings:
             self._enforce(finding, control)
-        self._recorder.keep(step, samples=samples, findings=findings)
+        self._handover.put(functools.partial(self._recorder.keep, step, samples=samples, findings=findings))
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop trainers that never read `should_training_stop`, as TRL's PPO does not.
@@ -139,9 +145,10 @@ class KLAuditCallback(Guarded, TrainerCallback):
     @never_raise
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Note the checkpoint."""
-        if self._recorder is not None:
+        if self._recorder is not None and self._handover is not None:
             path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            self._recorder.add_checkpoint(step=state.global_step, path=str(path.resolve()))
+            add = functools.partial(self._recorder.add_checkpoint, step=state.global_step, path=str(path.resolve()))
+            self._handover.put(add)
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """End the run."""
@@ -152,6 +159,9 @@ class KLAuditCallback(Guarded, TrainerCallback):
         """End the run, where the trainer did not; a second call does nothing."""
         if self._recorder is not None:
             recorder, self._recorder = self._recorder, None
+            handover, self._handover = self._handover, None
+            if handover is not None:
+                handover.close()
             recorder.close(failed=failed)
 
     def _declare(self, args: Any, logs: Mapping[str, Any]) -> Framework:

@@ -83,7 +83,7 @@ def test_a_long_hostile_run_is_stored_whole_and_audited_alike_live_and_afterward
 
 
 @pytest.mark.timeout(1800)
-def test_a_killed_writer_loses_no_step_whose_log_had_returned(tmp_path: Path, share: float) -> None:
+def test_a_killed_writer_loses_no_step_that_it_had_waited_for(tmp_path: Path, share: float) -> None:
     rng = random.Random(11)
     path = tmp_path / "klaudit.db"
     url = f"sqlite:///{path}"

@@ -1,4 +1,4 @@
-"""Logs steps as fast as it can, and says on standard output which `log` calls have returned: `python writer.py STORE_URL NAME`."""
+"""Logs steps, waits for each to be stored, and says so on standard output: `python writer.py STORE_URL NAME`."""
 
 import sys
 
@@ -13,6 +13,7 @@ def main() -> None:
     while True:
         step += 1
         run.log(step=step, kl=0.01 * step, score=0.5, metrics={"entropy": 2.0, "response_length": 16.0})
+        # Reading `failures` waits for what was logged.
         if run.failures:
             raise SystemExit("log failed")
         sys.stdout.write(f"{step}\n")
