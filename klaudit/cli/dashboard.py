@@ -1,6 +1,7 @@
 """`klaudit dashboard`."""
 
 import os
+import signal
 import subprocess
 import sys
 from typing import Annotated
@@ -38,8 +39,10 @@ def serve_pages(url: str, *, port: int) -> int:
     }
     arguments = [part for name, value in flags.items() for part in (f"--{name}", value)]
     server = subprocess.Popen([*command, *arguments], env={**os.environ, "KLAUDIT_STORE": url})
+    # Who ends this process means the server: left alone it would keep the port.
+    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     try:
-        return 0 if server.wait() == 0 else KlauditError.exit_code
+        return 0 if server.wait() in (0, -signal.SIGTERM) else KlauditError.exit_code
     except KeyboardInterrupt:
         server.wait()
         return 0

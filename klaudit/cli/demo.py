@@ -16,7 +16,6 @@ from klaudit.cli.drift import print_measurements, read_prompts
 from klaudit.cli.options import StoreOption, find_store_url, require_installed
 from klaudit.cli.output import messages
 from klaudit.cli.progress import track_drift, track_training
-from klaudit.config import read_settings
 from klaudit.demo.recipe import Recipe, make_demo_recipe, read_recipe
 from klaudit.errors import InvalidConfig, StoreUnreachable
 from klaudit.store import Store, open_store
@@ -149,9 +148,8 @@ def train(recipe: Recipe, *, url: str, out: Path, resume_from: Path | None = Non
     from klaudit.demo.training import train_recipe
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    webhook = read_settings().webhook
     with track_training(recipe.ppo.max_steps) as on_step:
-        trained = train_recipe(recipe, store=url, output_dir=out, webhook=webhook, on_step=on_step, resume_from=resume_from)
+        trained = train_recipe(recipe, store=url, output_dir=out, on_step=on_step, resume_from=resume_from)
     if trained.failures:
         messages.print(f"klaudit failed {trained.failures} times while training went on: the record has gaps", style="yellow")
     return trained

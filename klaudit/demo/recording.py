@@ -7,6 +7,8 @@ import json
 import tempfile
 from pathlib import Path
 
+import torch
+
 from klaudit.demo.prompts import HELDOUT_BEGINNINGS
 from klaudit.demo.recipe import Recipe, read_recipe
 from klaudit.demo.training import OnStep, train_recipe
@@ -27,11 +29,13 @@ def write_truth(directory: Path) -> None:
 
 
 def record_sample_run(directory: Path, *, on_step: OnStep | None = None) -> None:
-    """Train the run of a directory, measure its checkpoints, and write steps, samples, drift and budgets beside its config.
+    """Train the run of a directory on one thread, measure its checkpoints, and write steps, samples, drift and budgets beside its config.
 
     Raises:
         InvalidConfig: `truth.json` is missing or is not that of the config.
     """
+    # Sums differ in their last digits with the number of threads, and a training run amplifies them.
+    torch.set_num_threads(1)
     recipe = read_recipe(directory / "config.toml")
     require_truth(directory, recipe=recipe)
     with tempfile.TemporaryDirectory(prefix="klaudit-") as workspace:

@@ -50,7 +50,6 @@ def train_recipe(
     *,
     store: str,
     output_dir: Path,
-    webhook: str | None = None,
     on_step: OnStep | None = None,
     resume_from: Path | None = None,
 ) -> TrainedRun:
@@ -60,7 +59,6 @@ def train_recipe(
         recipe: what to train.
         store: URL of the store.
         output_dir: for the checkpoints.
-        webhook: that alerts go to.
         on_step: told of every step.
         resume_from: a checkpoint to go on from.
 
@@ -82,7 +80,7 @@ def train_recipe(
     )
     # Inside a training klaudit keeps its errors to itself, so the store is tried before it; and made last, when nothing else can be wrong.
     open_store(store, create=True).close()
-    callback = attach(trainer, run=recipe.name, budget=recipe.budgets, store=store, webhook=webhook)
+    callback = attach(trainer, run=recipe.name, budget=recipe.budgets, store=store)
     if on_step is not None:
         trainer.add_callback(StepListener(on_step))
     try:
