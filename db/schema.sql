@@ -1,4 +1,4 @@
--- The schema of a klaudit store, revision 0001, as SQLite has it.
+-- The schema of a klaudit store, revision 0002, as SQLite has it.
 -- Generated: change klaudit/store/tables.py and add a migration, then run `python docs/build.py`.
 --
 -- A float that may be NaN or infinite has two columns: `x` (NULL unless finite) and `x_kind` (finite, nan, inf, -inf; NULL: no value).
@@ -46,6 +46,8 @@ CREATE TABLE runs (
     planned_steps BIGINT,
     -- JSON: the trainer's arguments
     config TEXT NOT NULL,
+    -- JSON: digests, tokenizer, chat template, package versions, git state
+    identity TEXT,
     CONSTRAINT pk_runs PRIMARY KEY (id),
     CONSTRAINT uq_runs_name UNIQUE (name)
 );
@@ -221,6 +223,26 @@ CREATE TABLE segments (
     -- Process id of the trainer on that host
     pid BIGINT,
     resumed_from_step BIGINT,
+    -- The journal that writes it; NULL: written without one
+    session VARCHAR(64),
+    -- When its writer last said that it lives
+    heartbeat_at VARCHAR(27),
+    -- No other writer may go on with the run before; NULL: no lease
+    lease_until VARCHAR(27),
+    -- Tells its process from a later one with the same id
+    process_started TEXT,
+    -- Of the reference model in this stretch: sha256: and 64 hex digits
+    reference_digest VARCHAR(71),
+    -- JSON: state of the beta controller when it began
+    controller TEXT,
+    -- Steps that were logged and could not be kept
+    n_lost INTEGER DEFAULT '0' NOT NULL,
+    -- The first of them, where it is known
+    lost_first_step BIGINT,
+    -- The last of them, where it is known
+    lost_last_step BIGINT,
+    -- Why
+    lost_reason TEXT,
     CONSTRAINT pk_segments PRIMARY KEY (run_id, segment),
     CONSTRAINT fk_segments_run_id_runs FOREIGN KEY(run_id) REFERENCES runs (id) ON DELETE CASCADE
 );
@@ -311,7 +333,113 @@ CREATE TABLE text_samples (
     CONSTRAINT fk_text_samples_run_id_segment_step_steps FOREIGN KEY(run_id, segment, step) REFERENCES steps (run_id, segment, step) ON DELETE CASCADE
 );
 
+-- Hash chain over what was stored and done; never changed, never removed.
+CREATE TABLE ledger_entries (
+    -- 1, 2, 3 and so on over the whole store
+    seq BIGINT NOT NULL,
+    -- Of a run that may be gone since; NULL: about the store
+    run_id VARCHAR(64),
+    -- 1, 2, 3 and so on over the run
+    run_seq BIGINT,
+    -- Such as run, segment, steps, checkpoint or budget
+    kind VARCHAR(32) NOT NULL,
+    at VARCHAR(27) NOT NULL,
+    -- JSON: operating-system user, host, process; a name where given
+    actor TEXT NOT NULL,
+    -- JSON: what happened
+    body TEXT NOT NULL,
+    -- hash of the entry before
+    prev_hash VARCHAR(71) NOT NULL,
+    -- hash of the run's entry before
+    run_prev_hash VARCHAR(71),
+    -- sha256: and 64 hex digits over this entry
+    hash VARCHAR(71) NOT NULL,
+    CONSTRAINT pk_ledger_entries PRIMARY KEY (seq),
+    CONSTRAINT uq_ledger_entries_hash UNIQUE (hash)
+);
+
+-- One row a run, kept with every batch of steps, so that a list of runs reads no step.
+CREATE TABLE run_summaries (
+    -- runs.id
+    run_id VARCHAR(64) NOT NULL,
+    -- Steps stored, superseded ones included
+    n_steps BIGINT NOT NULL,
+    -- Steps with a finite KL of kl_key
+    n_kl_measured BIGINT NOT NULL,
+    -- Steps with a NaN or an infinity in them
+    n_non_finite BIGINT NOT NULL,
+    -- Steps that were logged and could not be kept, over all segments
+    n_lost BIGINT NOT NULL,
+    first_segment INTEGER,
+    first_step BIGINT,
+    last_segment INTEGER,
+    -- Of the last segment; the other columns last_ are that step's
+    last_step BIGINT,
+    last_logged_at VARCHAR(27),
+    -- Key of the governing series, else kl
+    kl_key VARCHAR(255) NOT NULL,
+    -- KL of kl_key, in the unit of its kl_series
+    last_kl DOUBLE,
+    -- finite, nan, inf or -inf
+    last_kl_kind VARCHAR(6),
+    -- Its standard error, in the same unit
+    last_kl_se DOUBLE,
+    -- finite, nan, inf or -inf
+    last_kl_se_kind VARCHAR(6),
+    -- Why there is no last_kl
+    last_kl_not_measured TEXT,
+    -- Sequences that last_kl is a mean of
+    last_n_sequences INTEGER,
+    -- Mean response length of those sequences, in tokens
+    last_mean_length DOUBLE,
+    -- finite, nan, inf or -inf
+    last_mean_length_kind VARCHAR(6),
+    -- KL penalty coefficient
+    last_beta DOUBLE,
+    -- finite, nan, inf or -inf
+    last_beta_kind VARCHAR(6),
+    -- Raw reward, mean over the batch
+    last_score DOUBLE,
+    -- finite, nan, inf or -inf
+    last_score_kind VARCHAR(6),
+    -- JSON: keys of the run's rollups, in order of appearance
+    keys TEXT NOT NULL,
+    CONSTRAINT pk_run_summaries PRIMARY KEY (run_id),
+    CONSTRAINT fk_run_summaries_run_id_runs FOREIGN KEY(run_id) REFERENCES runs (id) ON DELETE CASCADE
+);
+
+-- Buckets of steps, kept with every batch, so that a chart of a long run reads few rows.
+CREATE TABLE rollups (
+    -- runs.id
+    run_id VARCHAR(64) NOT NULL,
+    -- kl, a key of steps.readings, beta, score or a metric's name
+    "key" VARCHAR(255) NOT NULL,
+    -- Steps a bucket: 64 or 1024
+    level INTEGER NOT NULL,
+    segment INTEGER NOT NULL,
+    -- step / level, rounded down
+    bucket BIGINT NOT NULL,
+    -- Finite values
+    n INTEGER NOT NULL,
+    -- Least finite value; NULL: none
+    min DOUBLE,
+    min_step BIGINT,
+    -- Greatest finite value; NULL: none
+    max DOUBLE,
+    max_step BIGINT,
+    -- Sum of the finite values; NULL: beyond the range of a double
+    total DOUBLE,
+    -- NaNs and infinities
+    n_non_finite INTEGER NOT NULL,
+    first_step BIGINT NOT NULL,
+    last_step BIGINT NOT NULL,
+    CONSTRAINT pk_rollups PRIMARY KEY (run_id, "key", level, segment, bucket),
+    CONSTRAINT fk_rollups_run_id_runs FOREIGN KEY(run_id) REFERENCES runs (id) ON DELETE CASCADE
+) WITHOUT ROWID;
+
 CREATE INDEX ix_drift_measurements_run_id ON drift_measurements (run_id);
 CREATE INDEX ix_findings_run_id ON findings (run_id);
 CREATE INDEX ix_alerts_finding_id ON alerts (finding_id);
 CREATE INDEX ix_alerts_run_id ON alerts (run_id);
+CREATE UNIQUE INDEX uq_segments_session ON segments (session);
+CREATE INDEX ix_ledger_entries_run_id_run_seq ON ledger_entries (run_id, run_seq);

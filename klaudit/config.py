@@ -4,6 +4,8 @@
 |---|---|---|
 | where runs are kept | `store` | `KLAUDIT_STORE` |
 | where alerts go besides the console | `webhook` | `KLAUDIT_WEBHOOK` |
+| where steps wait for the store: one directory, or two with a `:` between them | `journal` | `KLAUDIT_JOURNAL` |
+| the name that a person's actions go into the ledger under | `actor` | `KLAUDIT_ACTOR` |
 
 The environment wins over the file, an argument wins over both.
 """
@@ -28,6 +30,15 @@ class Settings:
     """SQLAlchemy URL of the store."""
     webhook: str | None = None
     """URL that alerts are posted to."""
+    journal: str | None = None
+    """Directories for the journal, best first, with a `:` between them."""
+    actor: str | None = None
+    """Name that a person's actions go into the ledger under."""
+
+    @property
+    def journals(self) -> tuple[str, ...]:
+        """Directories for the journal, best first; none: the usual one."""
+        return tuple(filter(None, (self.journal or "").split(os.pathsep)))
 
 
 def read_settings(*, environment: Mapping[str, str] | None = None, directory: Path | None = None) -> Settings:

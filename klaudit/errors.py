@@ -5,17 +5,23 @@ KlauditError                    exit code 3: the tool could not do its work
 │   └── InvalidBudget           2  a KL budget that cannot be compared with anything
 ├── EstimatorError              2  tensors that do not fit together, an estimator that does not exist
 ├── InvalidConfig               2  a file or an option that a person wrote, and that klaudit cannot read
-│   └── InvalidStepsFile        2  a `klaudit-steps/1` file with a bad line
+│   └── InvalidImportFile       2  a file of another tool that cannot be imported
+│       └── InvalidStepsFile    2  a `klaudit-steps/1` file with a bad line
 ├── ModelNotFound               2  a path or a name under which no model lies
+│   └── IncompleteWeights       2  weights of which a part is missing, or that change while they are read
 ├── RunNotFound                 2  no run, or more than one, answers to a name
 ├── NameTaken                   2  a run of that name is there already
 ├── MissingExtra                2  an optional dependency is not installed
 ├── StoreError                  3  the store cannot be used
 │   ├── StoreUnreachable        3  nothing answers at the store's URL, or it is locked
 │   ├── NotAStore               3  what lies at the URL was not made by klaudit
+│   ├── NetworkFilesystem       3  a file that cannot be written to safely where it lies
 │   ├── SchemaTooOld            3  an older klaudit made the store; it wants an upgrade
 │   ├── SchemaTooNew            3  a newer klaudit made the store
-│   └── DuplicateStep           3  a (run, segment, step) that is stored already
+│   ├── DuplicateStep           3  a (run, segment, step) that is stored already
+│   ├── RunInUse                3  a live process writes the run
+│   ├── JournalUnwritable       3  no directory takes the journal of a run
+│   └── InvalidJournal          3  a journal that does not begin as one does
 ├── TrainingFailed              3  the embedded trainer cannot go on
 ├── AlertNotDelivered           3  a channel refused an alert
 └── KLBudgetExceeded            1  a budget with action "stop" was broken: the only one that reaches a trainer
@@ -53,7 +59,11 @@ class InvalidConfig(KlauditError, ValueError):
     exit_code = 2
 
 
-class InvalidStepsFile(InvalidConfig):
+class InvalidImportFile(InvalidConfig):
+    """A file of another tool that cannot be imported; nothing of it was taken."""
+
+
+class InvalidStepsFile(InvalidImportFile):
     """A `klaudit-steps/1` file with a bad line; nothing of it was taken."""
 
 
@@ -61,6 +71,10 @@ class ModelNotFound(KlauditError, FileNotFoundError):
     """A path or a name under which no model lies."""
 
     exit_code = 2
+
+
+class IncompleteWeights(ModelNotFound):
+    """Weights of which a part is missing, or that change while they are read."""
 
 
 class RunNotFound(KlauditError, LookupError):
@@ -96,6 +110,10 @@ class NotAStore(StoreError):
     """What lies at the URL was not made by klaudit."""
 
 
+class NetworkFilesystem(StoreError):
+    """An SQLite file on a network file system that cannot be written to safely; PostgreSQL is what several hosts share."""
+
+
 class SchemaTooOld(StoreError):
     """An older klaudit made the store; it wants an upgrade."""
 
@@ -106,6 +124,18 @@ class SchemaTooNew(StoreError):
 
 class DuplicateStep(StoreError):
     """A (run, segment, step) that is stored already; nothing logged is ever overwritten."""
+
+
+class RunInUse(StoreError):
+    """A live process writes the run; one run has one writer."""
+
+
+class JournalUnwritable(StoreError):
+    """No directory takes the journal of a run."""
+
+
+class InvalidJournal(StoreError):
+    """A journal that does not begin as one does; nothing of it was taken."""
 
 
 class TrainingFailed(KlauditError):

@@ -10,7 +10,7 @@ from klaudit.audit.policy import PRESETS, Policy
 from klaudit.audit.rule import Rule
 from klaudit.audit.rules import RULES
 from klaudit.audit.rules.non_finite import list_non_finite
-from klaudit.records import PRIMARY, DriftMeasurement, Finding, KLBudget, Run, StepRecord
+from klaudit.records import PRIMARY, DriftMeasurement, Finding, KLBudget, Run, Segment, StepRecord
 
 
 class AuditEngine:
@@ -52,6 +52,14 @@ class AuditEngine:
         self._count(record)
         changed += (finding for rule in self._rules for finding in rule.observe(record))
         return self._keep(changed)
+
+    def observe_segment(self, segment: Segment) -> tuple[Finding, ...]:
+        """Judge what is known of a stretch of the run besides its steps; called in the order of the segments, and again when more is known.
+
+        Returns:
+            The findings that are new or changed by it.
+        """
+        return self._keep(finding for rule in self._rules for finding in rule.observe_segment(segment))
 
     def observe_drift(self, measurements: Iterable[DriftMeasurement]) -> tuple[Finding, ...]:
         """Judge what was measured on the run's checkpoints: all of it, once.
@@ -110,6 +118,7 @@ def audit_run(
     *,
     policy: Policy = PRESETS["default"],
     budgets: Sequence[KLBudget] = (),
+    segments: Iterable[Segment] = (),
     drift_measurements: Iterable[DriftMeasurement] = (),
 ) -> Audit:
     """Audit stored steps with the engine that runs live.
@@ -119,9 +128,12 @@ def audit_run(
 
     Args:
         steps: ordered by (segment, step), each once; one that does not come after the one before it is left out.
+        segments: of the run, in order.
         drift_measurements: of the run's checkpoints; those of other runs are left out.
     """
     engine = AuditEngine(run, policy, budgets)
+    for segment in segments:
+        engine.observe_segment(segment)
     for record in steps:
         engine.observe(record)
     engine.observe_drift(drift_measurements)

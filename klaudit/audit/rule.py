@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from klaudit.audit.episode import Episode
-from klaudit.records import DriftMeasurement, Finding, KLBudget, KLReading, Run, Severity, StepRecord
+from klaudit.records import DriftMeasurement, Finding, KLBudget, KLReading, Run, Segment, Severity, StepRecord
 
 
 class RuleParameters(BaseModel):
@@ -46,6 +46,11 @@ class Rule(ABC, Generic[P]):
     def observe_drift(self, measurements: Iterable[DriftMeasurement]) -> Iterator[Finding]:
         """Look at what was measured on the run's checkpoints; most rules do not."""
         del measurements
+        yield from ()
+
+    def observe_segment(self, segment: Segment) -> Iterator[Finding]:
+        """Look at what is known of a stretch of the run besides its steps: as it begins, and again when more is known; most rules do not."""
+        del segment
         yield from ()
 
     def begin_segment(self) -> Iterator[Finding]:

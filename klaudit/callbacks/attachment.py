@@ -1,16 +1,17 @@
 """`klaudit.attach`: the callback, and what only the trainer itself knows."""
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from klaudit.audit import Policy
-from klaudit.callbacks.recording import say
-from klaudit.callbacks.trainer_callback import KLAuditCallback, name_model
-from klaudit.digests import digest_weights
-from klaudit.errors import InvalidConfig, KlauditError
+from klaudit.callbacks.heldout import HeldoutScore
+from klaudit.callbacks.probe import LiveProbe
+from klaudit.callbacks.trainer_callback import KLAuditCallback
+from klaudit.errors import InvalidConfig
 from klaudit.records import KLBudget, ReferenceModel
+from klaudit.records.session import Resume
+from klaudit.workflows.recorder import Durability
 
 
 def attach(
@@ -21,53 +22,58 @@ def attach(
     store: str | None = None,
     policy: Policy | Path | str | None = None,
     webhook: str | None = None,
+    policy_model: str | None = None,
+    reference: ReferenceModel | None = None,
+    metric_map: Mapping[str, Any] | None = None,
+    heldout: HeldoutScore | str | None = None,
+    probe: LiveProbe | None = None,
+    resume: Resume = "auto",
+    durability: Durability = "step",
+    journal: Path | str | Iterable[Path | str] | None = None,
 ) -> KLAuditCallback:
     """Attach klaudit to a Hugging Face style trainer.
+
+    The callback learns from the trainer what callbacks are not told: its class, its reference model and the beta in force.
 
     Args:
         trainer: anything with `add_callback`.
         run: name of the run.
-        budget: see KLAuditCallback, as are `store`, `policy` and `webhook`.
+        budget: see KLAuditCallback, as are all others.
         store: where the run is kept.
         policy: of the live audit.
         webhook: URL that alerts are posted to.
+        policy_model: name of the model that is trained.
+        reference: the model that KL is measured against.
+        metric_map: what keys of your own mean.
+        heldout: a reward that the policy is not trained on.
+        probe: measures the KL itself.
+        resume: whether a trainer that goes on from a step goes on with its run.
+        durability: what survives the death of the process.
+        journal: directory for the journal, or two of them.
 
     Raises:
-        InvalidConfig: the trainer takes no callbacks.
+        InvalidBudget: an action that cannot be taken.
+        InvalidConfig: the trainer takes no callbacks, or an argument that cannot be read.
     """
     if not hasattr(trainer, "add_callback"):
         raise InvalidConfig(
             f"klaudit.attach needs a trainer with add_callback; got {type(trainer).__name__}. For a loop of your own: klaudit.start_run"
         )
-    reference = find_reference(trainer)
     callback = KLAuditCallback(
-        run, budget=budget, store=store, policy=policy, webhook=webhook, policy_model=find_policy_name(trainer), reference=reference
+        run,
+        budget=budget,
+        store=store,
+        policy=policy,
+        webhook=webhook,
+        policy_model=policy_model,
+        reference=reference,
+        metric_map=metric_map,
+        heldout=heldout,
+        probe=probe,
+        resume=resume,
+        durability=durability,
+        journal=journal,
+        trainer=trainer,
     )
     trainer.add_callback(callback)
     return callback
-
-
-def find_policy_name(trainer: Any) -> str | None:
-    """As a person wrote it, where the trainer knows: the embedded PPO does."""
-    name = getattr(getattr(trainer, "policy", None), "name", None)
-    return name if isinstance(name, str) else None
-
-
-def find_reference(trainer: Any) -> ReferenceModel | None:
-    """The trainer's reference model: `reference` of the embedded PPO, `ref_model` of TRL; with a digest where its weights lie in a directory."""
-    reference = getattr(trainer, "reference", None) or getattr(trainer, "ref_model", None)
-    name = getattr(reference, "name", None) or name_model(reference)
-    if not isinstance(name, str) or not name:
-        return None
-    return ReferenceModel(name, digest_local_weights(Path(getattr(reference, "path", None) or name)))
-
-
-def digest_local_weights(path: Path) -> str | None:
-    """Digest of the safetensors in a directory; None on ranks that record nothing, and where there are none or they cannot be read."""
-    if os.environ.get("RANK", "0") != "0" or not any(path.glob("*.safetensors")):
-        return None
-    try:
-        return digest_weights(path)
-    except (OSError, KlauditError) as error:
-        say(f"the reference's weights in {path} have no digest on record: {error}")
-        return None

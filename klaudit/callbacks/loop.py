@@ -1,6 +1,5 @@
 """For a training loop of one's own: start a run, log its steps, close it."""
 
-import functools
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,20 +7,20 @@ from typing import Any, Self
 
 from klaudit.audit import Policy
 from klaudit.callbacks.enforcement import explain_stop, find_due_action
-from klaudit.callbacks.handover import Handover
-from klaudit.callbacks.recording import Guarded, describe_arguments, never_raise, plan_recording
+from klaudit.callbacks.recording import Guard, Guarded, never_raise, plan_recording
+from klaudit.callbacks.secrets import describe_arguments
 from klaudit.errors import InvalidBudget, InvalidRecord
 from klaudit.records import PRIMARY, UNDECLARED, KLBudget, KLReading, KLSeries, ReferenceModel, Run, StepRecord, TextSample
-from klaudit.workflows.recorder import RunRecorder
+from klaudit.records.session import Resume
+from klaudit.workflows.recorder import Durability, RunRecorder
 
 
 class LoopRun(Guarded):
     """A run that a loop logs to. Use it as a context manager, or call `close`."""
 
-    def __init__(self, recorder: RunRecorder) -> None:
-        super().__init__()
+    def __init__(self, recorder: RunRecorder, guard: Guard) -> None:
+        super().__init__(guard)
         self._recorder = recorder
-        self._handover = Handover(self.guard)
         self._closed = False
         self._has_bare_kl = False
 
@@ -31,11 +30,21 @@ class LoopRun(Guarded):
         return self._recorder.run
 
     @property
+    def segment(self) -> int:
+        """Which stretch of the run this process writes; 0 for the first."""
+        return self._recorder.segment
+
+    @property
     def failures(self) -> int:
-        """How often logging failed; the loop went on. Waits for what was logged to be stored."""
+        """How often klaudit failed, lost steps included; the loop went on. Waits a bounded time for what was logged to be stored."""
         if not self._closed:
-            self._handover.drain()
-        return self.guard.failures
+            self._recorder.flush()
+        return self.guard.failures + self._recorder.n_lost
+
+    @property
+    def lost(self) -> int:
+        """Steps whose `log()` returned and that neither the store nor a journal took."""
+        return self._recorder.n_lost
 
     @never_raise
     def log(
@@ -80,12 +89,8 @@ class LoopRun(Guarded):
         given = {**record.readings} if self._has_bare_kl else {PRIMARY: record.kl, **record.readings}
         undeclared = {key: one.series for key, one in given.items() if run.series.get(key, UNDECLARED) == UNDECLARED != one.series}
         if undeclared:
-            # The audit begins anew from what is stored.
-            self._handover.drain()
-            self._recorder.declare_series({**run.series, **undeclared})
-        findings = self._recorder.observe(record)
-        self._handover.put(functools.partial(self._recorder.keep, record, samples=tuple(samples), findings=findings))
-        for finding in findings:
+            self._recorder.declare_series(undeclared)
+        for finding in self._recorder.log(record, samples=tuple(samples)):
             if find_due_action(finding) == "stop":
                 self.close()
                 raise explain_stop(finding, run_name=run.name)
@@ -95,7 +100,6 @@ class LoopRun(Guarded):
         """End the run; a second call does nothing."""
         if not self._closed:
             self._closed = True
-            self._handover.close()
             self._recorder.close(failed=failed)
 
     def __enter__(self) -> Self:
@@ -130,6 +134,9 @@ def start_run(
     policy: Policy | Path | str | None = None,
     webhook: str | None = None,
     resumed_from_step: int | None = None,
+    resume: Resume = "auto",
+    durability: Durability = "step",
+    journal: Path | str | Iterable[Path | str] | None = None,
 ) -> LoopRun:
     """Begin a run for any loop.
 
@@ -148,13 +155,19 @@ def start_run(
         policy: of the live audit: a Policy or a TOML file.
         webhook: URL that alerts are posted to; default `$KLAUDIT_WEBHOOK`.
         resumed_from_step: goes on with the run of that name in a new segment.
+        resume: `auto`; `never`: always a new run; `must`: goes on with the run of that name whatever the step, and one must be there.
+        durability: `step`: a step whose `log` returned survives the death of the process; `batch`: all but those of the last 0.1 s do,
+            for loops that log thousands of times a second.
+        journal: directory that steps wait in for the store, or two; default `$KLAUDIT_JOURNAL`, else beside an SQLite store.
 
     Raises:
+        RunInUse: a live process writes that run.
+        RunNotFound: `resume="must"` and there is no such run.
         StoreError: the store cannot be used.
         InvalidRecord: a value that a run cannot hold, a budget whose action a loop cannot take.
         InvalidConfig: a policy file, a webhook or a settings file that cannot be read.
     """
-    plan = plan_recording(store=store, budget=budget, policy=policy, webhook=webhook)
+    plan = plan_recording(store=store, budget=budget, policy=policy, webhook=webhook, resume=resume, durability=durability, journal=journal)
     if any(one.action == "save_checkpoint" for one in plan.budgets):
         raise InvalidBudget("KLBudget.action 'save_checkpoint' needs a trainer that saves for klaudit; in a loop use alert or stop")
     run = Run(
@@ -171,4 +184,5 @@ def start_run(
         series={PRIMARY: kl or UNDECLARED},
         config=describe_arguments(config or {}),
     )
-    return LoopRun(plan.begin(run, resumed_from_step=resumed_from_step))
+    guard = Guard()
+    return LoopRun(plan.begin(run, reporter=guard, resumed_from_step=resumed_from_step), guard)

@@ -6,23 +6,16 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 from klaudit.alerts import Channel, ConsoleChannel, WebhookChannel
 from klaudit.audit import Policy, find_policy
 from klaudit.callbacks.enforcement import require_known_action
 from klaudit.config import read_settings
-from klaudit.errors import KLBudgetExceeded
+from klaudit.errors import InvalidConfig, KLBudgetExceeded
 from klaudit.records import KLBudget, Run
-from klaudit.store import open_store
-from klaudit.workflows.recorder import RunRecorder, begin_run
-
-SECRET_WORDS = ("token", "password", "secret", "api_key", "apikey", "credential")
-"""A trainer's argument whose name holds one of these is never recorded, unless it counts tokens."""
-
-
-BUSY_TIMEOUT_S = 5.0
-"""How long a step waits for another writer of the store before it is given up: a trainer is worth more than a row."""
+from klaudit.records.session import InUse, Resume
+from klaudit.workflows.recorder import Durability, Reporter, RunRecorder, start_recording
 
 
 def say(line: str) -> None:
@@ -40,33 +33,62 @@ class RecordingPlan:
     budgets: tuple[KLBudget, ...]
     policy: Policy
     channels: tuple[Channel, ...]
+    resume: Resume = "auto"
+    durability: Durability = "step"
+    journals: tuple[str, ...] = ()
+    """Directories for the journal, best first; none: the usual one."""
 
-    def begin(self, run: Run, *, resumed_from_step: int | None = None) -> RunRecorder:
-        """Open the store, made when it is not there, and begin the run.
+    def begin(
+        self,
+        run: Run,
+        *,
+        reporter: Reporter,
+        resumed_from_step: int | None = None,
+        in_use: InUse = "refuse",
+        controller: Mapping[str, Any] | None = None,
+    ) -> RunRecorder:
+        """Begin to record the run; the store is made when it is not there.
 
         Raises:
-            StoreError: the store cannot be used.
+            RunInUse: a live process writes the run that would be gone on with.
+            RunNotFound: `resume="must"` and there is no such run.
+            StoreError: neither the store nor a journal can be written.
         """
-        return begin_run(
-            open_store(self.store, create=True, busy_timeout_s=BUSY_TIMEOUT_S),
+        return start_recording(
+            self.store,
             run=run,
             resumed_from_step=resumed_from_step,
+            resume=self.resume,
+            in_use=in_use,
             budgets=self.budgets,
             policy=self.policy,
             channels=self.channels,
+            durability=self.durability,
+            journals=self.journals,
+            controller=controller,
+            reporter=reporter,
         )
 
 
 def plan_recording(
-    *, store: str | None, budget: KLBudget | Iterable[KLBudget] | None, policy: Policy | Path | str | None, webhook: str | None
+    *,
+    store: str | None,
+    budget: KLBudget | Iterable[KLBudget] | None,
+    policy: Policy | Path | str | None,
+    webhook: str | None,
+    resume: Resume = "auto",
+    durability: Durability = "step",
+    journal: Path | str | Iterable[Path | str] | None = None,
 ) -> RecordingPlan:
     """Arguments and settings together; an argument wins.
 
     Raises:
         InvalidBudget: an action that cannot be taken.
-        InvalidConfig: settings, a policy or a webhook that cannot be read.
+        InvalidConfig: settings, a policy or a webhook that cannot be read, a `resume` or `durability` that does not exist.
     """
     settings = read_settings()
+    require_choice("resume", resume, get_args(Resume))
+    require_choice("durability", durability, get_args(Durability))
     url = webhook or settings.webhook
     budgets = () if budget is None else (budget,) if isinstance(budget, KLBudget) else tuple(budget)
     for one in budgets:
@@ -76,24 +98,24 @@ def plan_recording(
         budgets=budgets,
         policy=policy if isinstance(policy, Policy) else find_policy("default" if policy is None else str(policy)),
         channels=(ConsoleChannel(), *((WebhookChannel(url),) if url else ())),
+        resume=resume,
+        durability=durability,
+        journals=settings.journals
+        if journal is None
+        else (str(journal),)
+        if isinstance(journal, (str, Path))
+        else tuple(map(str, journal)),
     )
 
 
-def describe_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A trainer's arguments as JSON, secrets left out at any depth."""
-    return {
-        str(name): _to_json(value)
-        for name, value in arguments.items()
-        if not any(word in str(name).lower() for word in SECRET_WORDS) or isinstance(value, (int, float))
-    }
+def require_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse what is none of the choices.
 
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return describe_arguments(value)
-    if isinstance(value, (list, tuple)):
-        return [_to_json(one) for one in value]
-    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+    Raises:
+        InvalidConfig: naming them.
+    """
+    if value not in choices:
+        raise InvalidConfig(f"{argument} must be one of {', '.join(choices)}; got {value!r}")
 
 
 class Guard:
@@ -110,12 +132,16 @@ class Guard:
                 f"{what} failed and training goes on, without the record of it; later failures are only counted. {type(error).__name__}: {error}"
             )
 
+    def warn(self, line: str) -> None:
+        """Something that a person should know, and that is no failure."""
+        say(line)
+
 
 class Guarded:
     """Something that lives in a trainer, with a guard."""
 
-    def __init__(self) -> None:
-        self.guard = Guard()
+    def __init__(self, guard: Guard | None = None) -> None:
+        self.guard = guard or Guard()
 
 
 M = TypeVar("M", bound=Callable[..., None])

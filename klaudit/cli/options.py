@@ -1,6 +1,7 @@
 """Options that many commands share."""
 
 import importlib.util
+import sys
 from typing import Annotated
 
 import typer
@@ -8,11 +9,13 @@ import typer
 from klaudit.config import read_settings
 from klaudit.errors import MissingExtra
 from klaudit.store import Store, open_store
+from klaudit.workflows.replays import keep_replayed_findings
 
 StoreOption = Annotated[
     str | None,
     typer.Option("--store", metavar="URL", help="SQLAlchemy URL of the store. Default: $KLAUDIT_STORE, else sqlite:///klaudit.db."),
 ]
+ByOption = Annotated[str | None, typer.Option("--by", metavar="WHO", help="Your name, for the ledger. Default: $KLAUDIT_ACTOR.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or its name.")]
 
@@ -22,13 +25,24 @@ def find_store_url(option: str | None) -> str:
     return option or read_settings().store
 
 
-def open_given_store(option: str | None, *, create: bool = False) -> Store:
+def open_given_store(option: str | None, *, create: bool = False, by: str | None = None) -> Store:
     """The store that the option or the settings name, to be written to.
+
+    Args:
+        option: the URL.
+        create: make it where there is none.
+        by: name of the person who writes.
 
     Raises:
         StoreError: it cannot be used.
     """
-    return open_store(find_store_url(option), create=create)
+    store = open_store(find_store_url(option), create=create, journals=read_settings().journals, actor=by or read_settings().actor)
+    for replayed in store.replayed:
+        print(f"{replayed.n_steps} steps of run {replayed.run.name!r} waited in a journal, and are in the store now", file=sys.stderr)  # noqa: T201
+    for line in store.warnings:
+        print(line, file=sys.stderr)  # noqa: T201
+    keep_replayed_findings(store)
+    return store
 
 
 def read_given_store(option: str | None) -> Store:
@@ -37,7 +51,7 @@ def read_given_store(option: str | None) -> Store:
     Raises:
         StoreError: it cannot be used.
     """
-    return open_store(find_store_url(option), read_only=True)
+    return open_store(find_store_url(option), read_only=True, journals=read_settings().journals)
 
 
 def require_installed(*modules: str, what: str, extra: str) -> None:

@@ -5,9 +5,10 @@ from klaudit.records.budget import KLBudget
 from klaudit.records.checkpoint import Checkpoint, ReferenceModel
 from klaudit.records.drift import DriftMeasurement
 from klaudit.records.finding import Finding, Severity, identify_finding
+from klaudit.records.rollup import RollUp
 from klaudit.records.run import Run, RunSummary, Segment
 from klaudit.records.series import PRIMARY, UNDECLARED, UNIT_LABELS, KLReading, KLSeries, find_governing_series, find_update_series
-from klaudit.records.step import StepRecord, TextSample, TokenScore
+from klaudit.records.step import LoggedStep, StepRecord, TextSample, TokenScore
 
 __all__ = [
     "PRIMARY",
@@ -20,7 +21,9 @@ __all__ = [
     "KLBudget",
     "KLReading",
     "KLSeries",
+    "LoggedStep",
     "ReferenceModel",
+    "RollUp",
     "Run",
     "RunSummary",
     "Segment",

@@ -47,6 +47,8 @@ class Run:
     """What each KL of the run's steps is; the key `kl` describes the step's own."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """The trainer's arguments, as JSON."""
+    identity: Mapping[str, Any] | None = None
+    """What trained and was trained, as JSON: digests, tokenizer, chat template, package versions, git state."""
 
     def __post_init__(self) -> None:
         if not self.name.strip():
@@ -68,7 +70,7 @@ class Segment:
     """One uninterrupted stretch of a run; a resume starts the next.
 
     Raises:
-        InvalidRecord: a negative index or a time without zone.
+        InvalidRecord: a negative index or count, or a time without zone.
     """
 
     run_id: str
@@ -78,12 +80,31 @@ class Segment:
     host: str | None = None
     pid: int | None = None
     resumed_from_step: int | None = None
+    session: str | None = None
+    """Id of the journal that writes it; None: written without one."""
+    heartbeat_at: datetime | None = None
+    """When its writer last said that it lives."""
+    lease_until: datetime | None = None
+    """No other writer may go on with the run before; None: no lease."""
+    process_started: str | None = None
+    """Tells its process from a later one with the same id."""
+    reference_digest: str | None = None
+    """Of the reference model in this stretch."""
+    controller: Mapping[str, Any] | None = None
+    """State of the beta controller when it began, as JSON."""
+    n_lost: int = 0
+    """Steps that were logged and could not be kept."""
+    lost_first_step: int | None = None
+    lost_last_step: int | None = None
+    lost_reason: str | None = None
 
     def __post_init__(self) -> None:
-        if self.index < 0:
-            raise InvalidRecord(f"Segment.index must be 0 or more; got {self.index!r}")
+        if self.index < 0 or self.n_lost < 0:
+            raise InvalidRecord(f"Segment.index and .n_lost must be 0 or more; got index={self.index!r}, n_lost={self.n_lost!r}")
         require_aware("Segment", "started_at", self.started_at)
         require_aware("Segment", "ended_at", self.ended_at)
+        require_aware("Segment", "heartbeat_at", self.heartbeat_at)
+        require_aware("Segment", "lease_until", self.lease_until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +121,9 @@ class RunSummary:
     last_score: float | None
     n_findings: Mapping[str, int]
     """Findings by severity, those at zero left out."""
+    n_kl_measured: int = 0
+    """Steps with a finite governing KL."""
+    n_non_finite: int = 0
+    """Steps with a NaN or an infinity in them."""
+    n_lost: int = 0
+    """Steps that were logged and could not be kept."""

@@ -67,3 +67,11 @@ class TextSample:
     index: int = 0
     """Which of the step's samples."""
     score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedStep:
+    """A step with its text samples, as one `log` call brought them."""
+
+    record: StepRecord
+    samples: tuple[TextSample, ...] = ()

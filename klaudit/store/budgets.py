@@ -9,8 +9,12 @@ from typing import Any
 from sqlalchemy import RowMapping, insert, select, update
 
 from klaudit.errors import InvalidRecord
+from klaudit.ledger.bodies import describe_budget
 from klaudit.records import KLBudget, Run
+from klaudit.records.ledger import LedgerDraft
+from klaudit.records.moment import format_moment
 from klaudit.store.engine import Database
+from klaudit.store.ledger import LedgerRepository
 from klaudit.store.presence import require_run
 from klaudit.store.tables import kl_budgets
 
@@ -22,8 +26,9 @@ RENAMED_FIELDS = {"limit": "kl_limit", "match": "run_pattern", "on": "breach_on"
 class BudgetRepository:
     """KL budgets of one store."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, ledger: LedgerRepository) -> None:
         self._database = database
+        self._ledger = ledger
 
     def add(self, budget: KLBudget) -> KLBudget:
         """Put a budget in force; returns it with its id and the time, where it had none.
@@ -40,13 +45,14 @@ class BudgetRepository:
             if added.run_id is not None:
                 require_run(connection, added.run_id)
             connection.execute(insert(kl_budgets), _to_budget_row(added))
+            self._ledger.append(connection, [LedgerDraft("budget_set", describe_budget(added), added.run_id)])
         return added
 
     def list(self) -> list[KLBudget]:
         """Budgets in force, the oldest first."""
         query = select(kl_budgets).where(kl_budgets.c.removed_at.is_(None)).order_by(kl_budgets.c.created_at, kl_budgets.c.id)
         with self._database.reading() as connection:
-            return [_from_budget_row(row) for row in connection.execute(query).mappings()]
+            return [from_budget_row(row) for row in connection.execute(query).mappings()]
 
     def for_run(self, run: Run) -> Sequence[KLBudget]:
         """Budgets in force that cover a run, the oldest first."""
@@ -59,9 +65,13 @@ class BudgetRepository:
             InvalidRecord: no budget in force has this id.
         """
         where = (kl_budgets.c.id == budget_id, kl_budgets.c.removed_at.is_(None))
+        removed_at = datetime.now(UTC)
         with self._database.writing() as connection:
-            if connection.execute(update(kl_budgets).where(*where).values(removed_at=datetime.now(UTC))).rowcount == 0:
+            if connection.execute(update(kl_budgets).where(*where).values(removed_at=removed_at)).rowcount == 0:
                 raise InvalidRecord(f"expected the id of a KL budget in force; got {budget_id!r}. `klaudit budget list` shows them")
+            run_id = connection.scalar(select(kl_budgets.c.run_id).where(kl_budgets.c.id == budget_id))
+            body = {"budget": budget_id, "removed_at": format_moment(removed_at)}
+            self._ledger.append(connection, [LedgerDraft("budget_removed", body, run_id)])
 
 
 def _to_budget_row(budget: KLBudget) -> dict[str, Any]:
@@ -69,7 +79,8 @@ def _to_budget_row(budget: KLBudget) -> dict[str, Any]:
     return row | {column: getattr(budget, field) for field, column in RENAMED_FIELDS.items()}
 
 
-def _from_budget_row(row: RowMapping) -> KLBudget:
+def from_budget_row(row: RowMapping) -> KLBudget:
+    """The budget that a row of `kl_budgets` holds."""
     return KLBudget(
         **{name: row[name] for name in PLAIN_FIELDS},
         **{field: row[column] for field, column in RENAMED_FIELDS.items()},

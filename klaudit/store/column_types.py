@@ -1,13 +1,14 @@
-"""Column types that read the same on every database: times and JSON, both as text."""
+"""Column types that read the same on every database: text, and times and JSON as text."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Dialect, String, Text
 from sqlalchemy.types import TypeDecorator
 
 from klaudit.errors import InvalidRecord
+from klaudit.records.moment import format_moment
 from klaudit.store.floats import decode_json, encode_json
 
 
@@ -27,11 +28,22 @@ class Timestamp(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise InvalidRecord(f"expected a time with a time zone; got {value.isoformat()}")
-        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return format_moment(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:
         """The moment, in UTC."""
         return None if value is None else datetime.fromisoformat(value)
+
+
+class PlainText(TypeDecorator[str]):
+    """Text of any length. A NUL, which PostgreSQL cannot hold and SQLite's own functions end at, is kept as its sign U+2400, on every database."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Text without NULs."""
+        return value if value is None or "\0" not in value else value.replace("\0", "\N{SYMBOL FOR NULL}")
 
 
 class JSONText(TypeDecorator[Any]):

@@ -5,14 +5,18 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.schema import SetColumnComment, SetTableComment
 
 from klaudit.assets import locate_asset
 from klaudit.errors import NotAStore, SchemaTooNew, SchemaTooOld, StoreError
 from klaudit.store.engine import Database
-from klaudit.store.tables import SCHEMA_REVISION, klaudit_meta, runs
+from klaudit.store.tables import SCHEMA_REVISION, klaudit_meta, metadata, runs
 
 if TYPE_CHECKING:
     from alembic.config import Config
+
+MIGRATION_LOCK = 0x6B6C6D67
+"""Number of the lock that PostgreSQL holds while a store is made or upgraded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +89,16 @@ def migrate(database: Database) -> tuple[str | None, str]:
         before, _ = read_revision(connection, database.url)
         if before is not None and before not in _list_revisions():
             require_schema(connection, database.url)
-    database.set_wal()
+    database.set_journal_mode()
     with database.writing() as connection:
         from alembic import command
 
+        if not database.is_sqlite:
+            # SQLite has one writer anyway; Alembic reads the revision behind the lock.
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         command.upgrade(make_alembic_config(connection), "head")
         _sign(connection)
+        _comment(connection)
         if database.is_sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()):
             raise StoreError(
                 f"the store at {database.url} has rows that refer to nothing, such as one of {broken[0][0]}; nothing was changed"
@@ -139,6 +147,17 @@ def _sign(connection: Connection) -> None:
     if connection.scalar(text("SELECT count(*) FROM klaudit_meta")) == 0:
         connection.execute(klaudit_meta.insert(), {"name": "created_by", "value": ours})
     connection.execute(klaudit_meta.insert(), {"name": "upgraded_by", "value": ours})
+
+
+def _comment(connection: Connection) -> None:
+    """Let the database explain its tables, where it can."""
+    if not connection.dialect.supports_comments:
+        return
+    for table in metadata.sorted_tables:
+        connection.execute(SetTableComment(table))
+        for column in table.columns:
+            if column.comment:
+                connection.execute(SetColumnComment(column))
 
 
 def _list_revisions() -> set[str]:

@@ -38,10 +38,13 @@ def _annotate(name: str, sql: str) -> Iterator[str]:
     table = metadata.tables.get(name)
     if table is not None and table.comment:
         yield f"-- {table.comment}."
+    # SQLite keeps a table's options on a line of their own, and columns that came later behind the last one.
+    sql = re.sub(r"\)\s*WITHOUT ROWID\s*$", ") WITHOUT ROWID", sql)
+    sql = re.sub(r", (?=\w+ (?:VARCHAR|TEXT|BIGINT|INTEGER|DOUBLE))", ",\n\t", sql)
     for line in sql.splitlines():
         definition = line.strip()
         found = re.match(r'"?(\w+)"? ', definition)
         column = None if table is None or found is None else table.columns.get(found[1])
         if column is not None and column.comment:
             yield from textwrap.wrap(column.comment, width=120, initial_indent="    -- ", subsequent_indent="    -- ")
-        yield definition + ";" if definition == ")" else f"    {definition}" if line.startswith("\t") else line.rstrip()
+        yield definition + ";" if definition.startswith(")") else f"    {definition}" if line.startswith("\t") else line.rstrip()

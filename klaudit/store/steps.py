@@ -1,95 +1,172 @@
 """Steps: one row each, and the way they come back as records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping, func, insert, select, tuple_
+from sqlalchemy import Connection, RowMapping, func, insert, select, tuple_
 
-from klaudit.errors import DuplicateStep, InvalidRecord, KlauditError, RunNotFound
-from klaudit.records import PRIMARY, UNDECLARED, Finding, KLReading, KLSeries, StepRecord, TextSample
+from klaudit.errors import DuplicateStep, InvalidRecord
+from klaudit.records import PRIMARY, UNDECLARED, Finding, KLReading, KLSeries, LoggedStep, StepRecord, TextSample
 from klaudit.store.engine import Database
 from klaudit.store.findings import write_findings
 from klaudit.store.floats import join_float, split_float
+from klaudit.store.ledger import LedgerRepository
+from klaudit.store.rollups import extend_keys, list_values, roll_up, write_rollups
 from klaudit.store.samples import to_sample_row
-from klaudit.store.series import SeriesRepository
-from klaudit.store.tables import runs, steps, text_samples
+from klaudit.store.series import declare_series, find_undeclared, read_series
+from klaudit.store.summaries import advance_summary, find_place, lock_summary
+from klaudit.store.tables import steps, text_samples
 
-_INSERT_STEP = insert(steps)
+_INSERT_STEPS = insert(steps)
 _INSERT_SAMPLES = insert(text_samples)
+
+_PLACES = 500
+"""Steps that one query asks for by number."""
 
 
 class StepRepository:
     """Steps of the runs of one store."""
 
-    def __init__(self, database: Database, series: SeriesRepository) -> None:
+    def __init__(self, database: Database, ledger: LedgerRepository) -> None:
         self._database = database
-        self._series = series
+        self._ledger = ledger
 
     def add(self, run_id: str, record: StepRecord, samples: Sequence[TextSample] = (), *, findings: Sequence[Finding] = ()) -> None:
-        """Store one step with its text samples, the findings that it made or revised, and the series of readings that the run had not declared; one commit.
+        """Store one step as `add_all` does; that it is there already is an error.
 
         Raises:
             DuplicateStep: the run has that step in that segment; the stored one stays.
             RunNotFound: no run has this id.
             InvalidRecord: samples of another step, or a reading whose series is not the one declared under its key.
         """
-        _require_samples_of(record, samples)
-        row = _to_step_row(run_id, record)
-        undeclared = self._series.find_undeclared(run_id, record)
-        with self._database.writing(lambda: self._explain(run_id, record)) as connection:
-            connection.execute(_INSERT_STEP, row)
-            if undeclared:
-                self._series.declare(connection, run_id, undeclared)
-            if samples:
-                connection.execute(_INSERT_SAMPLES, [to_sample_row(run_id, one) for one in samples])
+        self._write(run_id, [LoggedStep(record, tuple(samples))], findings, may_be_there=False)
+
+    def add_all(self, run_id: str, logged: Sequence[LoggedStep], *, findings: Sequence[Finding] = ()) -> int:
+        """Store those of some steps that are not there yet, in one commit; those that are there stay as they are, so that a batch may be sent again.
+
+        With them go their text samples, the series of readings that the run had not declared, the findings that they made or revised,
+        the run's roll-ups and summary.
+
+        Returns:
+            How many were new.
+
+        Raises:
+            RunNotFound: no run has this id.
+            InvalidRecord: samples of another step, or a reading whose series is not the one declared under its key; nothing was written.
+        """
+        return self._write(run_id, logged, findings, may_be_there=True)
+
+    def _write(self, run_id: str, logged: Sequence[LoggedStep], findings: Sequence[Finding], *, may_be_there: bool) -> int:
+        if not logged and not findings:
+            return 0
+        prepared: dict[tuple[int, int], tuple[LoggedStep, dict[str, Any]]] = {}
+        for one in logged:
+            _require_samples_of(one.record, one.samples)
+            prepared.setdefault(find_place(one.record), (one, _to_step_row(run_id, one.record)))
+        with self._database.writing() as connection:
+            summary = lock_summary(connection, run_id)
+            stored = _find_stored(connection, summary, prepared)
+            if stored and not may_be_there:
+                raise DuplicateStep(_describe_duplicate(run_id, *min(stored)))
+            new = [prepared[place] for place in sorted(prepared.keys() - stored)]
+            if new:
+                self._insert(connection, summary, [one for one, _ in new], [row for _, row in new])
             if findings:
                 write_findings(connection, run_id, findings)
-        if undeclared:
-            self._series.remember(run_id, undeclared)
+            if new:
+                logged_now = [one for one, _ in new]
+                n_samples = sum(len(one.samples) for one in logged_now)
+                self._ledger.append_batch(connection, run_id, [one.record for one in logged_now], n_samples)
+        return len(new)
+
+    def _insert(self, connection: Connection, summary: RowMapping, logged: Sequence[LoggedStep], rows: Sequence[Mapping[str, Any]]) -> None:
+        run_id, records = summary["run_id"], [one.record for one in logged]
+        series = read_series(connection, run_id)
+        if undeclared := find_undeclared(series, records):
+            declare_series(connection, run_id, undeclared, self._ledger)
+            series |= undeclared
+        connection.execute(_INSERT_STEPS, rows)
+        if samples := [to_sample_row(run_id, sample) for one in logged for sample in one.samples]:
+            connection.execute(_INSERT_SAMPLES, samples)
+        values = [list_values(record) for record in records]
+        keys = extend_keys(summary["keys"], values)
+        places = [(one.segment, one.step, own) for one, own in zip(records, values, strict=True)]
+        write_rollups(connection, roll_up(run_id, places, keys))
+        advance_summary(connection, summary, records=records, values=values, series=series, keys=keys)
 
     def list(
-        self, run_id: str, *, segment: int | None = None, after: tuple[int, int] | None = None, limit: int | None = None
+        self,
+        run_id: str,
+        *,
+        segment: int | None = None,
+        after: tuple[int, int] | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
     ) -> list[StepRecord]:
         """Steps in order of segment and step.
 
         Args:
+            run_id: of the run.
             segment: only this one.
             after: the (segment, step) behind which to begin.
             limit: at most so many.
+            newest_first: in the opposite order; `after` is still what comes later.
         """
-        query = select(steps).where(steps.c.run_id == run_id).order_by(steps.c.segment, steps.c.step).limit(limit)
+        order = (steps.c.segment.desc(), steps.c.step.desc()) if newest_first else (steps.c.segment, steps.c.step)
+        query = select(steps).where(steps.c.run_id == run_id).order_by(*order).limit(limit)
         if segment is not None:
             query = query.where(steps.c.segment == segment)
         if after is not None:
             query = query.where(tuple_(steps.c.segment, steps.c.step) > after)
         with self._database.reading() as connection:
-            series = self._series.read(connection, run_id)
+            series = read_series(connection, run_id)
             return [from_step_row(row, series) for row in connection.execute(query).mappings()]
+
+    def iterate(self, run_id: str, *, page: int = 2_000) -> Iterator[StepRecord]:
+        """Every step in order of segment and step, read page by page."""
+        after: tuple[int, int] | None = None
+        while records := self.list(run_id, after=after, limit=page):
+            yield from records
+            after = find_place(records[-1])
+
+    def read(self, run_id: str, places: Collection[tuple[int, int]]) -> Sequence[StepRecord]:
+        """Those of some steps that are there, in order.
+
+        Args:
+            run_id: of the run.
+            places: segment and step of each.
+        """
+        by_segment: dict[int, list[int]] = {}
+        for segment, step in sorted(places):
+            by_segment.setdefault(segment, []).append(step)
+        found: list[StepRecord] = []
+        with self._database.reading() as connection:
+            series = read_series(connection, run_id)
+            for segment, numbers in by_segment.items():
+                for first in range(0, len(numbers), _PLACES):
+                    where = (steps.c.run_id == run_id, steps.c.segment == segment, steps.c.step.in_(numbers[first : first + _PLACES]))
+                    query = select(steps).where(*where).order_by(steps.c.step)
+                    found += [from_step_row(row, series) for row in connection.execute(query).mappings()]
+        return found
 
     def count(self, run_id: str) -> int:
         """How many steps the run has, over all segments."""
         with self._database.reading() as connection:
             return connection.scalar(select(func.count()).select_from(steps).where(steps.c.run_id == run_id)) or 0
 
-    def last(self, run_id: str) -> StepRecord | None:
-        """The last step of the last segment; None before the first."""
-        query = select(steps).where(steps.c.run_id == run_id).order_by(steps.c.segment.desc(), steps.c.step.desc()).limit(1)
+    def last(self, run_id: str, *, segment: int | None = None) -> StepRecord | None:
+        """The last step of a segment, or of the last one; None before the first."""
         with self._database.reading() as connection:
-            row = connection.execute(query).mappings().first()
-            return None if row is None else from_step_row(row, self._series.read(connection, run_id))
+            return read_last_step(connection, run_id, read_series(connection, run_id), segment=segment)
 
-    def _explain(self, run_id: str, record: StepRecord) -> KlauditError | None:
-        self._series.forget(run_id)
-        where = (steps.c.run_id == run_id, steps.c.segment == record.segment, steps.c.step == record.step)
-        with self._database.reading() as connection:
-            if connection.execute(select(steps.c.step).where(*where)).first() is not None:
-                return DuplicateStep(
-                    f"expected a new step of run {run_id}; segment {record.segment} has step {record.step} already, and it stays as it is. "
-                    "A trainer that starts again needs a new run, one that resumes a new segment"
-                )
-            if connection.execute(select(runs.c.id).where(runs.c.id == run_id)).first() is None:
-                return RunNotFound(f"expected the id of a run; got {run_id!r}. Add the run before its steps")
-        return None
+
+def read_last_step(connection: Connection, run_id: str, series: Mapping[str, KLSeries], *, segment: int | None = None) -> StepRecord | None:
+    """The last step of a run's segment, or of its last one; None before the first."""
+    query = select(steps).where(steps.c.run_id == run_id).order_by(steps.c.segment.desc(), steps.c.step.desc()).limit(1)
+    if segment is not None:
+        query = query.where(steps.c.segment == segment)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else from_step_row(row, series)
 
 
 def from_step_row(row: RowMapping, series: Mapping[str, KLSeries]) -> StepRecord:
@@ -159,6 +236,25 @@ def _decode_reading(columns: Mapping[str, Any], series: KLSeries) -> KLReading:
         n_sequences=columns.get("n"),
         mean_length=columns.get("mean_length"),
         not_measured=columns.get("not_measured"),
+    )
+
+
+def _find_stored(connection: Connection, summary: RowMapping, places: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Which of the places have a step; nothing is read where all come after the run's last."""
+    if not places or summary["last_step"] is None or min(places) > (summary["last_segment"], summary["last_step"]):
+        return set()
+    stored: set[tuple[int, int]] = set()
+    for segment in {segment for segment, _ in places}:
+        numbers = [step for one, step in places if one == segment]
+        where = (steps.c.run_id == summary["run_id"], steps.c.segment == segment, steps.c.step.between(min(numbers), max(numbers)))
+        stored |= {(segment, step) for step in connection.scalars(select(steps.c.step).where(*where))} & set(places)
+    return stored
+
+
+def _describe_duplicate(run_id: str, segment: int, step: int) -> str:
+    return (
+        f"expected a new step of run {run_id}; segment {segment} has step {step} already, and it stays as it is. "
+        "A trainer that starts again needs a new run, one that resumes a new segment"
     )
 
 

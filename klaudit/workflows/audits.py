@@ -13,9 +13,10 @@ def audit_stored_run(store: Store, name: str, *, policy: Policy = PRESETS["defau
     run = store.runs.get(name)
     return audit_run(
         run,
-        store.steps.list(run.id),
+        store.steps.iterate(run.id),
         policy=policy,
         budgets=store.budgets.for_run(run),
+        segments=store.runs.segments(run.id),
         drift_measurements=store.drift.list(run.id),
     )
 

@@ -1,129 +1,313 @@
-"""One monitor for a run that is being trained: every step is stored, audited and, where a finding asks for it, told to somebody."""
+"""One monitor for a run that is being trained: every step is journaled at once, then audited, stored and, where a finding asks for it, told.
 
+`log()` writes one line to a local journal and returns. A thread carries the steps into the store in batches and trims the journal.
+When the store does not answer, steps wait in the journal; when the process dies, whoever opens the store next carries them over.
+"""
+
+import atexit
 import os
-import queue
-import re
 import socket
+import sys
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+import weakref
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Self
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self
 
-from klaudit.alerts import Channel, compose_alert
+from klaudit.alerts import Channel
 from klaudit.audit import AuditEngine, Policy
-from klaudit.errors import AlertNotDelivered, InvalidRecord
-from klaudit.records import Alert, Checkpoint, Finding, KLBudget, KLSeries, Run, Segment, Severity, StepRecord, TextSample
-from klaudit.store import Store
+from klaudit.errors import (
+    InvalidRecord,
+    JournalUnwritable,
+    NotAStore,
+    RunInUse,
+    RunNotFound,
+    SchemaTooNew,
+    SchemaTooOld,
+    StoreError,
+)
+from klaudit.records import PRIMARY, Finding, KLBudget, KLSeries, LoggedStep, Run, StepRecord, TextSample
+from klaudit.records.session import InUse, Resume, Session
+from klaudit.store import Store, open_store
+from klaudit.store.journal import (
+    Entry,
+    Journal,
+    JournalPlace,
+    Loss,
+    decode_series,
+    decode_step,
+    describe_process_start,
+    list_journal_directories,
+)
+from klaudit.store.journal import encode_series as encode_series_entry
+from klaudit.store.sessions import BATCH, LEASE_S, Begun, apply_entry, begin_session
+from klaudit.workflows.alerting import AlertSender
+from klaudit.workflows.replays import keep_replayed_findings
 
+Durability = Literal["step", "batch"]
+"""`step`: a step whose `log()` returned survives the death of the process; `batch`: all but those of the last `POLL_S` seconds do."""
+
+POLL_S = 0.1
+"""How long a step waits for its batch, in seconds."""
+MOST_WAITING = 10_000
+"""Steps that wait in memory; more wait in the journal alone."""
+BUSY_TIMEOUT_S = 5.0
+"""How long one attempt waits for another writer of the store, in seconds."""
+LONGEST_PAUSE_S = 5.0
+"""Between two attempts at a store that does not answer, in seconds."""
+HEARTBEAT_S = LEASE_S / 4
+LAST_STEPS_TIMEOUT_S = 10.0
+"""How long the end of a run waits for the store, in seconds; what is not stored by then stays in the journal."""
 LAST_ALERTS_TIMEOUT_S = 5.0
-"""How long closing a run waits for alerts that are still on their way."""
+"""How long the end of a run waits for alerts that are still on their way, in seconds."""
+LOSS_REASON = "neither the store nor a journal took them"
+LONGEST_HOLD_S = 0.05
+"""How long `log()` waits for its audit at most, in seconds."""
+
+
+UNREACHABLE = (StoreError, RunNotFound, OSError)
+"""What may pass by itself: the steps are kept and tried again. Anything else is about one of them."""
+
+
+class Reporter(Protocol):
+    """Who is told what goes wrong."""
+
+    def note(self, what: str, error: Exception) -> None:
+        """Something inside klaudit failed."""
+
+    def warn(self, line: str) -> None:
+        """Something that a person should know."""
+
+
+class Silence:
+    """Tells nobody."""
+
+    def note(self, what: str, error: Exception) -> None:
+        """See Reporter."""
+
+    def warn(self, line: str) -> None:
+        """See Reporter."""
 
 
 class RunRecorder:
-    """Writes one segment of a run. Not for two threads at once.
+    """Writes one segment of a run. For one thread, in the process that made it.
 
     Args:
-        store: open for writing; closed with the recorder.
-        run: as it stands in the store.
-        segment: that this process writes.
-        budgets: the run's, as they stand in the store.
+        url: of the store.
+        session: what is declared of the run.
+        journal: that steps go through; None: they wait in memory alone.
         policy: of the live audit.
         channels: that alerts go to.
+        reporter: is told what goes wrong.
     """
 
     def __init__(
-        self, store: Store, *, run: Run, segment: int, budgets: Sequence[KLBudget], policy: Policy, channels: Sequence[Channel]
+        self, url: str, *, session: Session, journal: Journal | None, policy: Policy, channels: Sequence[Channel], reporter: Reporter
     ) -> None:
-        self.run = run
-        self.segment = segment
-        self.budgets = tuple(budgets)
-        self._store = store
+        self.run = session.run
+        self.segment = 0
+        self.budgets = session.budgets
+        self._url = url
+        self._session = session
+        self._journal = journal
         self._policy = policy
-        self._channels = tuple(channels)
+        self._reporter = reporter
+        self._store: Store | None = None
+        self._begun: Begun | None = None
+        self._queue: deque[LoggedStep | Entry] = deque()
+        self._spilled: JournalPlace | None = None
+        self._spilled_series: dict[str, KLSeries] = {}
+        self._unjournaled: set[int] = set()
+        self._loss = Loss()
+        self._reported = Loss()
+        self._last_step: int | None = None
         self._engine: AuditEngine | None = None
-        self._last: tuple[int, int] | None = None
-        self._alerted: dict[str, Severity] = {}
-        self._outcomes: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
-        self._deliveries: list[threading.Thread] = []
+        self._engine_lock = threading.Lock()
+        # The engine has not seen what is stored: until the store is reached, and from a declaration of series until that is stored.
+        self._n_unsettled = 1
+        self._unsettled: list[StepRecord] = []
+        self._findings: dict[str, Finding] = {}
+        self._alerts = AlertSender(channels)
+        self._memory_lock = threading.Lock()
+        self._is_outside = False
+        self._is_away = False
+        self._pause_s = 0.0
+        self._n_away = 0
+        self._next_heartbeat = 0.0
+        self._closing: bool | None = None
+        self._wake = threading.Event()
+        self._carried = threading.Condition()
+        self._worker = threading.Thread(target=self._work, name="klaudit-recorder", daemon=True)
 
     @property
     def store_url(self) -> str:
         """Of the store, without its password."""
-        return self._store.url
+        return self._url if self._store is None else self._store.url
+
+    @property
+    def n_lost(self) -> int:
+        """Steps whose `log()` returned and that are nowhere."""
+        return self._loss.n
+
+    @property
+    def journal_directory(self) -> Path | None:
+        """Where steps wait for the store; None: in memory alone."""
+        return None if self._journal is None else self._journal.directory
+
+    @property
+    def earlier(self) -> Begun | None:
+        """What the session writes and goes on from; None while the store was not reached."""
+        return self._begun
+
+    @property
+    def has_brake(self) -> bool:
+        """Whether a budget asks for more than an alert; then each step is audited before `log()` returns."""
+        return any(budget.action != "alert" for budget in self.budgets)
+
+    def begin(self) -> None:
+        """Reach the store and begin the run there, or its next segment.
+
+        Raises:
+            RunInUse: a live process writes the run that would be gone on with.
+            RunNotFound: there is no run to go on with, and there must be.
+            StoreError: the store cannot be used now; it is tried again with the steps.
+        """
+        if self._store is None:
+            self._store = open_store(self._url, create=True, busy_timeout_s=BUSY_TIMEOUT_S, journals=self._session.journals)
+            for line in self._store.warnings:
+                self._reporter.warn(line)
+        declared = None if self.run.series == self._session.run.series else self.run
+        begun = begin_session(self._store, self._session)
+        if begun.run.name != self._session.run.name and self._session.resumed_from_step:
+            self._reporter.warn(f"this training is recorded as run {begun.run.name!r}")
+        run = (
+            begun.run
+            if declared is None
+            else replace(begun.run, series=declared.series, framework=declared.framework, algorithm=declared.algorithm)
+        )
+        if declared is not None:
+            self._store.runs.set_series(run.id, run.series)
+            if run.framework is not None and run.algorithm is not None:
+                self._store.runs.set_trainer(run.id, framework=run.framework, algorithm=run.algorithm)
+        self.budgets = begun.budgets
+        self.segment, self.run = begun.segment, run
+        self._begun = begun
+        self._settle_engine(self._store, begun)
+        self._next_heartbeat = time.monotonic() + HEARTBEAT_S
+
+    def stay_away(self) -> None:
+        """The store was not reached, and a person knows it."""
+        self._is_away = True
+
+    def start(self) -> None:
+        """Start to carry steps over."""
+        RECORDERS.add(self)
+        atexit.register(self._close_at_exit)
+        self._worker.start()
 
     def declare_series(self, series: dict[str, KLSeries], *, framework: str | None = None, algorithm: str | None = None) -> None:
         """Say what the run's KLs are, best before the first step, and what trainer they come from."""
-        self.run = replace(self.run, series=series, framework=framework or self.run.framework, algorithm=algorithm or self.run.algorithm)
-        # Rules look at the governing series, which may be another one now.
-        self._engine = None
-        self._store.runs.set_series(self.run.id, series)
-        if framework is not None and algorithm is not None:
-            self._store.runs.set_trainer(self.run.id, framework=framework, algorithm=algorithm)
+        changed = {**self.run.series, **series} != self.run.series
+        self.run = replace(
+            self.run,
+            series={**self.run.series, **series},
+            framework=framework or self.run.framework,
+            algorithm=algorithm or self.run.algorithm,
+        )
+        if changed:
+            # Rules look at the governing series, which may be another one now.
+            with self._engine_lock:
+                self._engine = None
+                self._n_unsettled += 1
+        self._hand_over(("declared", encode_series_entry(series)[1], framework, algorithm, changed))
 
-    def record(self, step: StepRecord, *, samples: Sequence[TextSample] = ()) -> tuple[Finding, ...]:
-        """Audit one step and store it: `observe`, then `keep`.
-
-        Raises:
-            InvalidRecord: a step that does not come after the last one.
-            StoreError: it could not be stored.
-        """
-        findings = self.observe(step)
-        self.keep(step, samples=samples, findings=findings)
-        return findings
-
-    def observe(self, step: StepRecord) -> tuple[Finding, ...]:
-        """Audit one step. Nothing is written, so that a brake does not depend on the store.
+    def log(self, step: StepRecord, *, samples: Sequence[TextSample] = ()) -> tuple[Finding, ...]:
+        """Journal one step, and audit it where a budget has a brake.
 
         Returns:
-            The findings that this step made or revised.
+            The findings that this step made or revised, where a budget has a brake; else none, because the audit comes later.
 
         Raises:
-            InvalidRecord: a step that does not come after the last one.
+            InvalidRecord: a step that does not come after the last one, or one of a process that was forked from the recording one.
         """
-        place = (step.segment, step.step)
-        if self._last is not None and place < self._last:
-            raise InvalidRecord(f"steps of a segment go up: expected one after {self._last[1]}; got {step.step}, which is not recorded")
-        if self._engine is None:
-            self._engine = self._replay_engine(before=place)
-        self._last = place
-        return self._engine.observe(step)
+        if self._is_outside:
+            raise InvalidRecord(
+                f"expected steps from the process that records run {self.run.name!r}; this one was forked from it, and its step is not recorded"
+            )
+        if self._closing is not None:
+            raise InvalidRecord(f"expected steps before the run is closed; got step {step.step} after it")
+        if self._last_step is not None and step.step <= self._last_step:
+            raise InvalidRecord(f"steps of a segment go up: expected one after {self._last_step}; got {step.step}, which is not recorded")
+        logged = LoggedStep(step, tuple(samples))
+        self._require_declared(logged)
+        with self._lock:
+            place = None if self._journal is None else self._journal.place
+            is_journaled = self._journal is not None and self._journal.append_step(step, samples)
+            self._queue_step(logged, place if is_journaled else None)
+        self._last_step = step.step
+        return self._observe(step) if self.has_brake else ()
 
-    def keep(self, step: StepRecord, *, samples: Sequence[TextSample] = (), findings: Sequence[Finding] = ()) -> None:
-        """Store one step with its findings in one commit, and tell the channels.
+    def _require_declared(self, logged: LoggedStep) -> None:
+        """Refuse now what the store would refuse when nobody listens any more."""
+        record = logged.record
+        for key, reading in ((PRIMARY, record.kl), *record.readings.items()):
+            declared = self.run.series.get(key)
+            if reading.series is not declared and declared is not None and reading.value is not None and reading.series != declared:
+                raise InvalidRecord(
+                    f"step {record.step}: expected the reading {key!r} to belong to the run's {declared}; it belongs to {reading.series}. "
+                    "Log it under another key, or declare the series again"
+                )
+        for sample in logged.samples:
+            if sample.step != record.step:
+                raise InvalidRecord(f"expected text samples of step {record.step}; got one of step {sample.step}")
 
-        Args:
-            step: of this segment.
-            samples: its texts; their segment is set to the step's, since who samples does not know it.
-            findings: what `observe` said of it.
-
-        Raises:
-            DuplicateStep: the step is stored already.
-            StoreError: it could not be stored.
-        """
-        self._store.steps.add(self.run.id, step, [replace(sample, segment=step.segment) for sample in samples], findings=findings)
-        for finding in findings:
-            self._alert(finding)
-        self._note_deliveries()
-
-    def add_checkpoint(self, *, step: int, path: str) -> None:
+    def add_checkpoint(self, *, step: int, path: str, digest: str | None = None) -> None:
         """Note that the policy was saved."""
-        self._store.checkpoints.add(Checkpoint(run_id=self.run.id, step=step, path=path, saved_at=datetime.now(UTC), segment=self.segment))
+        self._hand_over(("checkpoint", step, path, datetime.now(UTC).isoformat(), digest))
+
+    def set_identity(self, identity: Mapping[str, Any]) -> None:
+        """Put down what policy, reference, tokenizer and code are, as JSON."""
+        self._hand_over(("identity", dict(identity)))
+
+    def flush(self, timeout_s: float = LAST_STEPS_TIMEOUT_S) -> bool:
+        """Wait until the store holds what was logged; False when that took longer than `timeout_s` seconds."""
+        until = time.monotonic() + timeout_s
+        with self._carried:
+            while self._queue or self._spilled is not None:
+                if time.monotonic() >= until or not self._worker.is_alive():
+                    return False
+                self._wake.set()
+                self._carried.wait(min(max(until - time.monotonic(), 0.0), POLL_S))
+        return True
 
     def close(self, *, failed: bool = False) -> None:
-        """End the segment and the run; waits a bounded time for alerts on their way."""
-        until = time.monotonic() + LAST_ALERTS_TIMEOUT_S
-        for delivery in self._deliveries:
-            delivery.join(timeout=max(0.0, until - time.monotonic()))
-        now = datetime.now(UTC)
-        try:
-            self._store.runs.end_segment(self.run.id, self.segment, now)
-            self._store.runs.set_status(self.run.id, "failed" if failed else "finished", now)
-            self._note_deliveries()
-        finally:
-            self._store.close()
+        """End the segment and the run, within bounded time; what the store does not take by then stays in the journal."""
+        if self._is_outside or self._closing is not None:
+            return
+        atexit.unregister(self._close_at_exit)
+        with self._lock:
+            if self._journal is not None:
+                self._journal.append(("end", failed))
+            self._closing = failed
+        self._wake.set()
+        if self._worker.is_alive():
+            self._worker.join(LAST_STEPS_TIMEOUT_S)
+        if self._worker.is_alive():
+            n = len(self._queue)
+            where = (
+                "in memory, and are lost when this process ends"
+                if self._journal is None
+                else f"in {self._journal.directory}, and whoever opens the store for writing next carries them over"
+            )
+            self._reporter.warn(
+                f"the store at {self.store_url} did not take the last {n} entries of run {self.run.name!r}; they wait {where}"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -131,118 +315,403 @@ class RunRecorder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(failed=kind is not None)
 
-    def _replay_engine(self, *, before: tuple[int, int]) -> AuditEngine:
-        """An engine that has seen what was logged before, so that a resumed run is audited as a whole; nobody is told of the past again."""
-        engine = AuditEngine(self.run, policy=self._policy, budgets=self.budgets)
-        for earlier in self._store.steps.list(self.run.id):
-            if (earlier.segment, earlier.step) < before:
-                engine.observe(earlier)
-        self._alerted |= {finding.id: finding.severity for finding in engine.findings}
-        return engine
+    @property
+    def _lock(self) -> threading.Lock:
+        """Held while something is handed over, and while the journal is trimmed."""
+        return self._memory_lock if self._journal is None else self._journal.lock
 
-    def _alert(self, finding: Finding) -> None:
-        """One message when a finding appears and one each time that it grows, and none for what is only worth knowing."""
-        before = self._alerted.get(finding.id)
-        if finding.severity is Severity.INFO or (before is not None and finding.severity.rank <= before.rank):
+    def _queue_step(self, logged: LoggedStep, place: JournalPlace | None) -> None:
+        """Put a step where the worker finds it; `place` is where its line stands in the journal, None where it has none."""
+        step = logged.record.step
+        is_full = self._spilled is not None or len(self._queue) >= MOST_WAITING
+        if not is_full:
+            self._queue.append(logged)
+            if place is None and self._journal is not None:
+                self._unjournaled.add(step)
+                self._note_at_risk()
+        elif place is None:
+            self._lose(step)
+        elif self._spilled is None:
+            self._spilled = place
+
+    def _hand_over(self, entry: Entry) -> None:
+        if self._is_outside or self._closing is not None:
             return
-        self._alerted[finding.id] = finding.severity
-        for channel in self._channels:
-            alert = compose_alert(finding, run_name=self.run.name, channel=channel.name, created_at=datetime.now(UTC))
-            self._store.alerts.add(alert)
-            delivery = threading.Thread(target=self._deliver, args=(channel, alert), name="klaudit-alert", daemon=True)
-            delivery.start()
-            self._deliveries.append(delivery)
+        with self._lock:
+            place = None if self._journal is None else self._journal.place
+            is_journaled = self._journal is not None and self._journal.append(entry)
+            if self._spilled is None and (len(self._queue) < MOST_WAITING or not is_journaled):
+                self._queue.append(entry)
+            elif self._spilled is None:
+                self._spilled = place
 
-    def _deliver(self, channel: Channel, alert: Alert) -> None:
-        """In a thread of its own: a webhook that hangs must not hold the trainer."""
-        try:
-            channel.deliver(alert)
-        except AlertNotDelivered as error:
-            self._outcomes.put((alert.id, str(error)))
-        except Exception as error:
-            # A channel may be anybody's; an alert that nobody got must not stay pending.
-            self._outcomes.put((alert.id, f"{type(error).__name__}: {error}"))
-        else:
-            self._outcomes.put((alert.id, None))
+    def _lose(self, step: int) -> None:
+        self._loss = self._loss.add(step)
+        if self._loss.n == 1:
+            self._reporter.warn(
+                f"step {step} is lost: neither the store nor a journal takes it. Steps that are lost are counted, and become a finding"
+            )
+        self._note_at_risk()
 
-    def _note_deliveries(self) -> None:
+    def _note_at_risk(self) -> None:
+        if self._journal is None:
+            return
+        loss = self._loss
+        for step in self._unjournaled:
+            loss = loss.add(step)
+        self._journal.note_at_risk(loss)
+
+    def _work(self) -> None:
         while True:
+            self._wake.wait(self._pause_s or POLL_S)
+            self._wake.clear()
             try:
-                alert_id, error = self._outcomes.get_nowait()
-            except queue.Empty:
+                is_done = self._carry()
+            except UNREACHABLE as error:
+                self._stay_away(error)
+            except Exception as error:
+                self._reporter.note("storing", error)
+                self._pause_s = LONGEST_PAUSE_S
+            else:
+                self._come_back()
+                if is_done and self._closing is not None:
+                    break
+            with self._carried:
+                self._carried.notify_all()
+        with self._carried:
+            self._carried.notify_all()
+
+    def _stay_away(self, error: Exception) -> None:
+        if isinstance(error, RunNotFound):
+            self._begun = None
+        if not self._is_away:
+            self._is_away = True
+            where = "in memory" if self._journal is None else f"in {self._journal.directory}"
+            self._reporter.warn(f"the store does not take steps; they wait {where} and training goes on. {error}")
+        self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s or POLL_S)
+
+    def _come_back(self) -> None:
+        self._pause_s = 0.0
+        if self._is_away:
+            self._is_away = False
+            self._reporter.warn(f"the store takes steps again; {self._n_away} that had waited were carried over")
+        self._n_away = 0
+
+    def _carry(self) -> bool:
+        """Store what waits; True when nothing does any more."""
+        store, begun = self._reach_store()
+        while self._queue or self._spilled is not None:
+            if self._queue:
+                n = self._carry_batch(store, begun, list(islice(self._queue, BATCH)))
+                for _ in range(n):
+                    self._queue.popleft()
+            else:
+                self._carry_spilled(store, begun)
+        if store.replayed:
+            keep_replayed_findings(store)
+        self._keep_findings(store)
+        self._report_loss(store, begun)
+        self._alerts.note_deliveries(store)
+        self._renew_lease(store, begun)
+        with self._lock:
+            is_done = not self._queue and self._spilled is None
+            if is_done and self._journal is not None:
+                self._journal.trim()
+        if is_done and self._closing is not None:
+            self._end(store, begun, failed=self._closing)
+        return is_done
+
+    def _reach_store(self) -> tuple[Store, Begun]:
+        if self._store is not None and self._store.is_displaced():
+            self._reporter.warn(
+                f"the store at {self.store_url} was taken away during the training; it is made anew, without the steps that went with it"
+            )
+            self._store.close()
+            self._store, self._begun = None, None
+        if self._begun is None:
+            self.begin()
+        assert self._store is not None
+        assert self._begun is not None
+        return self._store, self._begun
+
+    def _renew_lease(self, store: Store, begun: Begun) -> None:
+        if time.monotonic() < self._next_heartbeat:
+            return
+        now = datetime.now(UTC)
+        if not store.runs.renew_lease(self.run.id, begun.segment, now=now, until=now + timedelta(seconds=LEASE_S)):
+            raise RunNotFound(f"run {self.run.name!r} was taken out of the store while it is being recorded; it is begun anew")
+        self._next_heartbeat = time.monotonic() + HEARTBEAT_S
+
+    def _carry_batch(self, store: Store, begun: Begun, items: Sequence[LoggedStep | Entry]) -> int:
+        """Store the steps that a batch begins with, or its first entry; gives how many items that was."""
+        steps: list[LoggedStep] = []
+        for item in items:
+            if not isinstance(item, LoggedStep):
+                break
+            steps.append(item)
+        if not steps:
+            entry = items[0]
+            assert not isinstance(entry, LoggedStep)
+            apply_entry(store, self.run.id, begun.segment, entry)
+            if entry[0] == "declared" and entry[4]:
+                self._settle_engine(store, begun)
+            return 1
+        self._store_steps(store, begun, steps)
+        return len(steps)
+
+    def _store_steps(self, store: Store, begun: Begun, steps: Sequence[LoggedStep]) -> None:
+        placed = [_place(one, begun.segment) for one in steps]
+        if not self.has_brake:
+            for one in placed:
+                self._observe(one.record)
+        findings = tuple(self._findings.values())
+        try:
+            store.steps.add_all(self.run.id, placed, findings=findings)
+        except UNREACHABLE:
+            raise
+        except Exception as error:
+            self._reporter.note("storing", error)
+            for one in placed:
+                self._store_alone(store, one)
+        self._n_away += len(steps) if self._is_away else 0
+        for finding in findings:
+            if self._findings.get(finding.id) is finding:
+                del self._findings[finding.id]
+            self._alerts.send(store, finding, run_name=self.run.name)
+        if self._unjournaled:
+            with self._lock:
+                self._unjournaled.difference_update(one.record.step for one in steps)
+                self._note_at_risk()
+
+    def _store_alone(self, store: Store, logged: LoggedStep) -> None:
+        """One step of a batch that the store refused: as it is, else without its texts, else not at all."""
+        for attempt in (logged, replace(logged, samples=())):
+            try:
+                store.steps.add_all(self.run.id, [attempt])
+            except UNREACHABLE:
+                raise
+            except Exception as error:
+                self._reporter.note("storing", error)
+            else:
                 return
-            self._store.alerts.set_delivery(alert_id, "delivered" if error is None else "failed", error)
+        with self._lock:
+            self._lose(logged.record.step)
+
+    def _carry_spilled(self, store: Store, begun: Begun) -> None:
+        """Store the next steps that are in the journal alone."""
+        assert self._journal is not None
+        assert self._spilled is not None
+        with self._lock:
+            entries, place = self._journal.read_from(self._spilled, BATCH)
+            if not entries:
+                self._spilled = None
+                self._spilled_series.clear()
+                return
+        # The lock is free again: what is logged meanwhile goes behind `place`.
+        items: list[LoggedStep | Entry] = []
+        for entry in entries:
+            if entry[0] == "series":
+                self._spilled_series |= decode_series(entry)
+            elif entry[0] == "step":
+                series = {**self.run.series, **self._spilled_series}
+                items.append(decode_step(entry, segment=begun.segment, series=series))
+            elif entry[0] != "end":
+                items.append(entry)
+        while items:
+            n = self._carry_batch(store, begun, items)
+            items = items[n:]
+        self._spilled = place
+
+    def _report_loss(self, store: Store, begun: Begun) -> None:
+        with self._lock:
+            loss = self._loss
+        if loss == self._reported:
+            return
+        store.runs.set_loss(
+            self.run.id, begun.segment, n_lost=loss.n, first_step=loss.first_step, last_step=loss.last_step, reason=LOSS_REASON
+        )
+        self._reported = loss
+        if self._engine is not None:
+            with self._engine_lock:
+                self._keep(self._engine.observe_segment(store.runs.segments(self.run.id)[begun.segment]))
+            self._keep_findings(store)
+
+    def _end(self, store: Store, begun: Begun, *, failed: bool) -> None:
+        self._alerts.wait(LAST_ALERTS_TIMEOUT_S)
+        self._alerts.note_deliveries(store)
+        now = datetime.now(UTC)
+        store.runs.end_segment(self.run.id, begun.segment, now)
+        store.runs.set_status(self.run.id, "failed" if failed else "finished", now)
+        if self._journal is not None:
+            self._journal.remove()
+        store.close()
+
+    def _close_at_exit(self) -> None:
+        """The interpreter ends and nobody closed the run: it failed where an exception ended the program."""
+        self.close(failed=getattr(sys, "last_exc", None) is not None or getattr(sys, "last_value", None) is not None)
+
+    def step_outside(self) -> None:
+        """For the child of a fork: this process records nothing, and holds nothing of what its parent records with."""
+        self._is_outside = True
+        if self._journal is not None:
+            self._journal.abandon()
+
+    def _observe(self, record: StepRecord) -> tuple[Finding, ...]:
+        if not self._engine_lock.acquire(timeout=LONGEST_HOLD_S):
+            return ()
+        try:
+            if self._n_unsettled:
+                self._unsettled.append(record)
+                del self._unsettled[:-MOST_WAITING]
+            if self._engine is None:
+                self._engine = AuditEngine(self.run, policy=self._policy, budgets=self.budgets)
+            return self._keep(self._engine.observe(record))
+        except Exception as error:
+            self._reporter.note("auditing", error)
+            return ()
+        finally:
+            self._engine_lock.release()
+
+    def _keep(self, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+        kept = {finding.id: finding for finding in findings}
+        self._findings |= kept
+        return tuple(kept.values())
+
+    def _keep_findings(self, store: Store) -> None:
+        """Store what the audit said since the last batch."""
+        findings = tuple(self._findings.values())
+        if not findings:
+            return
+        store.findings.upsert(self.run.id, findings)
+        for finding in findings:
+            if self._findings.get(finding.id) is finding:
+                del self._findings[finding.id]
+            self._alerts.send(store, finding, run_name=self.run.name)
+
+    def _settle_engine(self, store: Store, begun: Begun) -> None:
+        """Give the audit an engine that has seen what is stored, so that a run is audited as a whole; nobody is told again of what is on record."""
+        engine = AuditEngine(self.run, policy=self._policy, budgets=self.budgets)
+        for segment in store.runs.segments(self.run.id):
+            engine.observe_segment(segment)
+        for earlier in store.steps.iterate(self.run.id):
+            engine.observe(earlier)
+        told = {finding.id for finding in store.findings.list(self.run.id)}
+        self._alerts.skip(finding for finding in engine.findings if finding.id in told)
+        with self._engine_lock:
+            # A trainer that was killed may not have lived to store what its last steps said.
+            self._keep(finding for finding in engine.findings if finding.id not in told)
+            for record in self._unsettled:
+                self._keep(engine.observe(replace(record, segment=begun.segment)))
+            self._n_unsettled = max(0, self._n_unsettled - 1)
+            if not self._n_unsettled:
+                self._unsettled.clear()
+            self._engine = engine
 
 
-def begin_run(
-    store: Store,
+RECORDERS: weakref.WeakSet[RunRecorder] = weakref.WeakSet()
+"""Those of this process."""
+
+
+def _step_outside() -> None:
+    for recorder in list(RECORDERS):
+        recorder.step_outside()
+
+
+os.register_at_fork(after_in_child=_step_outside)
+
+
+def _place(logged: LoggedStep, segment: int) -> LoggedStep:
+    """The step in the segment that the store gave; its texts too, since who samples does not know it."""
+    record = logged.record if logged.record.segment == segment else replace(logged.record, segment=segment)
+    samples = tuple(one if one.segment == segment else replace(one, segment=segment) for one in logged.samples)
+    return LoggedStep(record, samples)
+
+
+def start_recording(
+    url: str,
     *,
     run: Run,
     resumed_from_step: int | None = None,
+    resume: Resume = "auto",
+    in_use: InUse = "refuse",
     budgets: Sequence[KLBudget] = (),
     policy: Policy,
     channels: Sequence[Channel] = (),
+    durability: Durability = "step",
+    journals: Sequence[str | Path] = (),
+    controller: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
 ) -> RunRecorder:
-    """Begin a run, or the next segment of one.
-
-    A trainer that resumes goes on with its run in a new segment. One that starts again under an old name gets a new run, `name-2`.
-    Of several runs that came of one name, a trainer goes on with the one that wrote to its own output directory.
+    """Begin to record a run, or the next segment of one. A store that does not answer now is no hindrance where there is a journal.
 
     Args:
-        store: open for writing; the recorder closes it.
+        url: of the store; made when it is not there.
         run: what is known of it; its `id` is given here.
         resumed_from_step: the step that the trainer goes on from; None or 0 for a fresh start.
+        resume: whether it goes on with its run.
+        in_use: what to do when a live process writes that run.
         budgets: set in code for this run; those in the store that cover the run are added. A resume adds what it brings and takes nothing
             back: a limit ends when a person removes it.
         policy: of the live audit.
         channels: that alerts go to.
-    """
-    now = datetime.now(UTC)
-    taken = store.runs.names_like(run.name)
-    if resumed_from_step and run.name in taken:
-        begun = find_resumed_run(store, run=run)
-        index = len(store.runs.segments(begun.id))
-        store.runs.set_status(begun.id, "running", None)
-    else:
-        begun = replace(run, id=uuid.uuid4().hex[:12], name=find_free_name(run.name, taken=taken))
-        index = 0
-        store.runs.add(begun)
-    store.runs.add_segment(
-        Segment(begun.id, index, now, host=socket.gethostname(), pid=os.getpid(), resumed_from_step=resumed_from_step or None)
-    )
-    standing = {describe_limit(budget) for budget in store.budgets.for_run(begun)}
-    for budget in budgets:
-        if describe_limit(budget) not in standing:
-            store.budgets.add(replace(budget, run_id=begun.id, match=None, created_at=now))
-    return RunRecorder(store, run=begun, segment=index, budgets=store.budgets.for_run(begun), policy=policy, channels=channels)
-
-
-def find_resumed_run(store: Store, *, run: Run) -> Run:
-    """The run that a trainer goes on with: the latest of `name`, `name-2` and so on with its output directory, else `name` itself.
+        durability: what survives the death of the process.
+        journals: directories for the journal, best first; default: beside an SQLite file, in the user's state directory for another store.
+        controller: state of the beta controller, as JSON.
+        reporter: is told what goes wrong.
 
     Raises:
-        RunNotFound: no run has that name.
+        InvalidConfig: not the URL of a store.
+        RunInUse: a live process writes that run.
+        RunNotFound: `resume="must"` and there is no such run.
+        StoreError: neither the store nor a journal can be written.
     """
-    directory = run.config.get("output_dir")
-    pattern = re.compile(rf"{re.escape(run.name)}(-\d+)?")
-    same = [
-        one.run
-        for one in store.runs.list()
-        if directory is not None and pattern.fullmatch(one.run.name) and one.run.config.get("output_dir") == directory
-    ]
-    return max(same, key=lambda one: one.started_at) if same else store.runs.get(run.name)
+    reporter = reporter or Silence()
+    directories = list_journal_directories(url, journals)
+    session = Session(
+        id=uuid.uuid4().hex,
+        run=replace(run, id=uuid.uuid4().hex[:12]),
+        started_at=datetime.now(UTC),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        process_started=describe_process_start(os.getpid()),
+        resumed_from_step=resumed_from_step or None,
+        resume=resume,
+        in_use=in_use,
+        budgets=tuple(budgets),
+        controller=controller,
+        journals=tuple(map(str, directories)),
+    )
+    journal = _open_journal(directories if durability == "step" else (), session, reporter)
+    recorder = RunRecorder(url, session=session, journal=journal, policy=policy, channels=channels, reporter=reporter)
+    try:
+        recorder.begin()
+    except StoreError as error:
+        if (
+            journal is None
+            or isinstance(error, RunInUse)
+            or (in_use == "refuse" and isinstance(error, (NotAStore, SchemaTooOld, SchemaTooNew)))
+        ):
+            _give_up(journal)
+            raise
+        reporter.warn(f"the store cannot be used yet, and steps wait in {journal.directory}: {error}")
+        recorder.stay_away()
+    except BaseException:
+        _give_up(journal)
+        raise
+    recorder.start()
+    return recorder
 
 
-def describe_limit(budget: KLBudget) -> tuple[object, ...]:
-    """What makes two budgets the same to a run."""
-    return (budget.limit, budget.unit, budget.scope, budget.window_steps, budget.on, budget.action)
+def _open_journal(directories: Sequence[Path], session: Session, reporter: Reporter) -> Journal | None:
+    if not directories:
+        return None
+    try:
+        return Journal(directories, session)
+    except JournalUnwritable as error:
+        reporter.warn(f"steps wait in memory alone, and those of the last {POLL_S:g} s are lost when the process is killed: {error}")
+        return None
 
 
-def find_free_name(name: str, *, taken: Sequence[str]) -> str:
-    """`name`, or `name-2`, `name-3` and so on when it is taken."""
-    if name not in taken:
-        return name
-    number = 2
-    while f"{name}-{number}" in taken:
-        number += 1
-    return f"{name}-{number}"
+def _give_up(journal: Journal | None) -> None:
+    if journal is not None:
+        journal.remove()

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 import pytest
 
 import klaudit
-from klaudit.callbacks.attachment import find_policy_name, find_reference
 from klaudit.digests import digest_weights
 from klaudit.errors import InvalidConfig
 from klaudit.models.language_model import LanguageModel, load_language_model
@@ -27,19 +26,6 @@ def test_the_reference_is_known_by_its_weights(saved: Path, tmp_path: Path, stor
     run = store.runs.get("tiny-run")
     assert run.reference == ReferenceModel(str(saved), digest_weights(saved))
     assert run.policy == str(saved)
-
-
-def test_a_reference_that_lies_nowhere_has_a_name_and_no_digest(tiny: LanguageModel, tmp_path: Path) -> None:
-    trainer = make_trainer(tiny, tmp_path / "out")
-    assert find_reference(trainer) == ReferenceModel("tiny", None)
-    assert find_policy_name(trainer) == "tiny"
-
-
-def test_trls_reference_is_found_under_its_own_name(saved: Path) -> None:
-    ref_model = SimpleNamespace(config=SimpleNamespace(_name_or_path=str(saved)))
-    assert find_reference(SimpleNamespace(ref_model=ref_model)) == ReferenceModel(str(saved), digest_weights(saved))
-    assert find_reference(SimpleNamespace(ref_model=None)) is None
-    assert find_policy_name(SimpleNamespace(policy=object())) is None
 
 
 def test_a_trainer_without_callbacks_is_refused_and_told_of_start_run() -> None:

@@ -22,16 +22,21 @@ def test_a_resumed_run_is_not_stopped_for_what_its_last_segment_did(store_url: s
             resumed.log(step=5, kl=8.0)
 
 
-def test_the_brake_holds_when_the_store_does_not(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_brake_holds_when_the_store_does_not(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
+    monkeypatch.setattr("klaudit.workflows.recorder.LAST_STEPS_TIMEOUT_S", 0.3)
     run = klaudit.start_run("brake", kl=K1, batch_size=16, budget=STOP, store=store_url)
-    monkeypatch.setattr(StepRepository, "add", refuse)
-    run.log(step=1, kl=0.5)
-    assert run.failures == 1
-    with pytest.raises(klaudit.KLBudgetExceeded):
-        run.log(step=2, kl=9.0)
+    with monkeypatch.context() as broken:
+        broken.setattr(StepRepository, "add_all", refuse)
+        run.log(step=1, kl=0.5)
+        with pytest.raises(klaudit.KLBudgetExceeded):
+            run.log(step=2, kl=9.0)
+        assert run.lost == 0
+    assert "they wait in" in capsys.readouterr().err
 
 
 def test_a_closed_run_takes_no_more_steps(store_url: str, store: Store) -> None:

@@ -1,9 +1,8 @@
 import sys
-from pathlib import PurePosixPath
 
 import pytest
 
-from klaudit.callbacks.recording import Guarded, describe_arguments, never_raise, plan_recording
+from klaudit.callbacks.recording import Guarded, never_raise, plan_recording
 from klaudit.errors import KLBudgetExceeded
 from klaudit.records import KLBudget
 
@@ -42,31 +41,6 @@ def test_a_closed_terminal_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_is_meant_to_end_a_training_passes(error: BaseException) -> None:
     with pytest.raises(type(error)):
         Fragile().fail(error)
-
-
-def test_arguments_are_kept_as_json_and_secrets_are_not() -> None:
-    described = describe_arguments(
-        {
-            "learning_rate": 1e-5,
-            "max_new_tokens": 16,
-            "hub_token": "hf_s3cret",
-            "WANDB_API_KEY": "s3cret",
-            "logging": {"to": "disk", "password": "s3cret"},
-            "servers": [{"name": "a", "auth_token": "s3cret"}],
-            "spikes": ((36, 3, 20.0),),
-            "path": PurePosixPath("out"),
-            "nothing": None,
-        }
-    )
-    assert described == {
-        "learning_rate": 1e-5,
-        "max_new_tokens": 16,
-        "logging": {"to": "disk"},
-        "servers": [{"name": "a"}],
-        "spikes": [[36, 3, 20.0]],
-        "path": "out",
-        "nothing": None,
-    }
 
 
 def test_one_budget_several_or_none() -> None:

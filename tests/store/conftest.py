@@ -29,6 +29,7 @@ def store_url(store_file: Path) -> str:
 BACKENDS: dict[str, Callable[[pytest.FixtureRequest], str]] = {
     "sqlite-file": lambda request: str(request.getfixturevalue("store_url")),
     "sqlite-memory": lambda request: "sqlite://",
+    "postgresql": lambda request: str(request.getfixturevalue("postgresql_url")),
 }
 """What every test with the fixture `store` runs on; each gives the URL of an empty store, or of none yet."""
 

@@ -10,7 +10,7 @@ from klaudit.errors import NameTaken, RunNotFound
 from klaudit.records import Checkpoint, KLBudget, KLReading, Run, Segment, Severity
 from klaudit.store import Store
 from klaudit.store.tables import metadata
-from tests.store.examples import FULL, MOMENT, UPDATE, make_alert, make_finding, make_measurement, make_run, make_sample, make_step
+from tests.store.examples import DIGEST, FULL, MOMENT, UPDATE, make_alert, make_finding, make_measurement, make_run, make_sample, make_step
 
 
 @contextmanager
@@ -40,8 +40,10 @@ def fill(store: Store, run: Run) -> None:
 
 
 def count_rows(store: Store) -> dict[str, int]:
+    """Rows by table, but for the ledger, which outlives what it tells of."""
+    tables = {name: table for name, table in metadata.tables.items() if name != "ledger_entries"}
     with store._database.reading() as connection:
-        return {name: connection.scalar(select(func.count()).select_from(table)) or 0 for name, table in metadata.tables.items()}
+        return {name: connection.scalar(select(func.count()).select_from(table)) or 0 for name, table in tables.items()}
 
 
 def test_a_run_comes_back_by_id_and_by_name_as_it_was_stored(store: Store) -> None:
@@ -160,6 +162,8 @@ def test_no_verb_works_on_a_run_that_is_not_there(store: Store) -> None:
     acts: list[Callable[[], None]] = [
         lambda: store.runs.set_status("id-1", "finished"),
         lambda: store.runs.set_series("id-1", {}),
+        lambda: store.runs.set_identity("id-1", {}),
+        lambda: store.runs.set_loss("id-1", 0, n_lost=1, reason=None),
         lambda: store.runs.delete("id-1"),
         lambda: store.runs.add_segment(Segment("id-1", 0, MOMENT)),
         lambda: store.runs.end_segment("id-1", 0, MOMENT),
@@ -174,3 +178,82 @@ def test_no_verb_works_on_a_run_that_is_not_there(store: Store) -> None:
     with pytest.raises(RunNotFound, match="'id-1'"):
         store.budgets.add(KLBudget(1.0, unit="nats_per_token", run_id="id-1"))
     assert {name for name, count in count_rows(store).items() if count} == {"klaudit_meta"}
+
+
+def test_a_segment_keeps_what_its_session_says(store_with_run: Store) -> None:
+    segment = Segment(
+        "id-1",
+        0,
+        MOMENT,
+        session="journal-1",
+        heartbeat_at=MOMENT,
+        lease_until=MOMENT + timedelta(minutes=1),
+        process_started="boot 1, tick 2",
+        reference_digest=DIGEST,
+        controller={"beta": 0.05, "integral": float("nan")},
+    )
+    store_with_run.runs.add_segment(segment)
+    assert repr(store_with_run.runs.find_session("journal-1")) == repr(segment)
+    assert store_with_run.runs.find_session("journal-2") is None
+    with pytest.raises(NameTaken, match="its session has another"):
+        store_with_run.runs.add_segment(replace(segment, index=1))
+    store_with_run.runs.add_segment(Segment("id-1", 1, MOMENT))
+    store_with_run.runs.add_segment(Segment("id-1", 2, MOMENT))
+
+
+def test_a_lease_is_renewed_until_its_segment_ends(store_with_run: Store) -> None:
+    now, until = MOMENT + timedelta(seconds=1), MOMENT + timedelta(seconds=61)
+    store_with_run.runs.add_segment(Segment("id-1", 0, MOMENT))
+    assert store_with_run.runs.renew_lease("id-1", 0, now=now, until=until)
+    (found,) = store_with_run.runs.segments("id-1")
+    assert (found.heartbeat_at, found.lease_until) == (now, until)
+    assert not store_with_run.runs.renew_lease("id-1", 1, now=now, until=until)
+    store_with_run.runs.end_segment("id-1", 0, MOMENT)
+    assert not store_with_run.runs.renew_lease("id-1", 0, now=now, until=until)
+
+
+def test_lost_steps_are_counted_by_segment_and_summed_by_run(store_with_run: Store) -> None:
+    for index in (0, 1):
+        store_with_run.runs.add_segment(Segment("id-1", index, MOMENT))
+    store_with_run.runs.set_loss("id-1", 0, n_lost=3, reason="the disk was full")
+    store_with_run.runs.set_loss("id-1", 1, n_lost=4, reason=None)
+    store_with_run.runs.set_loss("id-1", 0, n_lost=5, reason="the disk was full")
+    assert [(one.n_lost, one.lost_reason) for one in store_with_run.runs.segments("id-1")] == [(5, "the disk was full"), (4, None)]
+    assert store_with_run.runs.summarize("id-1").n_lost == 9
+
+
+def test_the_identity_of_a_run_is_what_was_said_last(store_with_run: Store) -> None:
+    assert store_with_run.runs.get("id-1").identity is None
+    store_with_run.runs.set_identity("id-1", {"git": {"commit": "a"}})
+    store_with_run.runs.set_identity("id-1", {"git": {"commit": "b", "dirty": True}})
+    assert store_with_run.runs.get("id-1").identity == {"git": {"commit": "b", "dirty": True}}
+    store_with_run.runs.add(replace(make_run(2), identity={"packages": {"torch": "2.13.0"}}))
+    assert store_with_run.runs.get("id-2").identity == {"packages": {"torch": "2.13.0"}}
+
+
+def test_a_summary_counts_what_was_measured_and_what_was_not_finite(store_with_run: Store) -> None:
+    nan, inf = float("nan"), float("inf")
+    for step, kl, entropy in [(1, 0.5, 1.0), (2, nan, 1.0), (3, 0.25, inf), (4, -inf, nan)]:
+        store_with_run.steps.add("id-1", replace(make_step(step, kl=kl), metrics={"entropy": entropy}))
+    store_with_run.steps.add("id-1", replace(make_step(5), kl=KLReading.absent(FULL, "no reference model")))
+    summary = store_with_run.runs.summarize("id-1")
+    assert (summary.n_steps, summary.n_kl_measured, summary.n_non_finite) == (5, 2, 3)
+    assert summary.last_kl == KLReading.absent(FULL, "no reference model")
+    assert store_with_run.runs.list() == [summary]
+
+
+def test_a_summary_follows_the_series_that_governs(store: Store) -> None:
+    k1 = replace(FULL, estimator="k1")
+    store.runs.add(replace(make_run(), series={"kl": k1}))
+    for step in (1, 2):
+        store.steps.add("id-1", replace(make_step(step), kl=KLReading(k1, -0.5), readings={}))
+    assert store.runs.summarize("id-1").n_kl_measured == 2
+    store.steps.add("id-1", replace(make_step(3), kl=KLReading(k1, -0.5), readings={"kl_full": KLReading(FULL, 0.25)}))
+    assert (store.runs.summarize("id-1").last_kl, store.runs.summarize("id-1").n_kl_measured) == (KLReading(FULL, 0.25), 1)
+    store.runs.set_series("id-1", {"kl_full": replace(FULL, estimator="unknown")})
+    assert (store.runs.summarize("id-1").last_kl, store.runs.summarize("id-1").n_kl_measured) == (KLReading(k1, -0.5), 3)
+
+
+def test_a_run_that_is_not_there_has_no_summary(store_with_run: Store) -> None:
+    with pytest.raises(RunNotFound, match=r"got 'run-2'\. Nearest names: run-1"):
+        store_with_run.runs.summarize("run-2")

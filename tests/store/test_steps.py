@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from klaudit.errors import DuplicateStep, InvalidRecord, RunNotFound
-from klaudit.records import KLReading, KLSeries, StepRecord
+from klaudit.records import KLReading, KLSeries, LoggedStep, StepRecord
 from klaudit.records.series import Estimator
 from klaudit.store import Store, open_store
-from tests.store.examples import FULL, IN_TOKYO, MOMENT, UPDATE, make_run, make_sample, make_step
+from tests.store.examples import FULL, IN_TOKYO, MOMENT, UPDATE, make_finding, make_run, make_sample, make_step
 
 ANY_FLOAT = st.floats().map(lambda value: value + 0.0)  # SQLite keeps no sign of zero
 STANDARD_ERRORS = st.none() | st.floats(min_value=0).map(abs) | st.just(float("nan"))
@@ -20,7 +20,9 @@ COUNTS = st.none() | st.integers(1, 2**31 - 1)
 
 def readings_of(series: KLSeries) -> st.SearchStrategy[KLReading]:
     measured = st.builds(KLReading, st.just(series), ANY_FLOAT, STANDARD_ERRORS, COUNTS, st.none() | ANY_FLOAT)
-    return measured | st.builds(KLReading.absent, st.just(series), st.text())
+    return measured | st.builds(
+        KLReading.absent, st.just(series), st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+    )
 
 
 RECORDS = st.builds(
@@ -169,3 +171,60 @@ def test_a_person_with_sqlite_sees_one_row_a_step_with_its_numbers(store_file: P
         rows = connection.execute("select step, kl, kl_kind, beta, score from steps").fetchall()
     connection.close()
     assert rows == [(1, 0.25, "finite", 0.05, 0.5), (2, None, "nan", 0.05, 0.5)]
+
+
+def test_a_batch_that_is_sent_again_is_stored_once(store_with_run: Store) -> None:
+    logged = [LoggedStep(make_step(step), (make_sample(step),)) for step in range(1, 6)]
+    assert store_with_run.steps.add_all("id-1", logged[:3], findings=[make_finding()]) == 3
+    assert store_with_run.steps.add_all("id-1", logged, findings=[make_finding(last_step=9)]) == 2
+    assert store_with_run.steps.add_all("id-1", logged) == 0
+    assert store_with_run.steps.list("id-1") == [one.record for one in logged]
+    assert repr(store_with_run.samples.list("id-1")) == repr([sample for one in logged for sample in one.samples])
+    assert [one.last_step for one in store_with_run.findings.list("id-1")] == [9]
+    assert store_with_run.runs.summarize("id-1").n_steps == 5
+    assert [one.n for one in store_with_run.rollups.read("id-1", "kl", 64)] == [5]
+
+
+def test_steps_that_are_there_stay_as_they_are(store_with_run: Store) -> None:
+    store_with_run.steps.add("id-1", make_step(3, kl=0.25))
+    assert store_with_run.steps.add_all("id-1", [LoggedStep(make_step(step, kl=9.0)) for step in (4, 3, 2, 2)]) == 2
+    assert [(one.step, one.kl.value) for one in store_with_run.steps.list("id-1")] == [(2, 9.0), (3, 0.25), (4, 9.0)]
+
+
+def test_a_batch_with_one_bad_step_is_refused_whole(store_with_run: Store) -> None:
+    bad = replace(make_step(2), kl=KLReading(replace(FULL, estimator="k1"), 0.5))
+    with pytest.raises(InvalidRecord, match="step 2: expected the reading 'kl'"):
+        store_with_run.steps.add_all("id-1", [LoggedStep(make_step(1)), LoggedStep(bad)], findings=[make_finding()])
+    assert store_with_run.steps.count("id-1") == 0
+    assert store_with_run.findings.list("id-1") == []
+    assert store_with_run.rollups.read("id-1", "kl", 64) == []
+
+
+def test_a_batch_for_an_unknown_run_is_refused(store: Store) -> None:
+    with pytest.raises(RunNotFound, match="got 'id-1'"):
+        store.steps.add_all("id-1", [LoggedStep(make_step())])
+
+
+def test_a_batch_of_nothing_does_nothing(store: Store) -> None:
+    assert store.steps.add_all("id-1", []) == 0
+
+
+def test_steps_are_read_by_their_places(store_with_run: Store) -> None:
+    store_with_run.steps.add_all("id-1", [LoggedStep(make_step(step, segment=segment)) for segment in (0, 1) for step in range(600)])
+    places = {(0, 0), (1, 599), (1, 7), (2, 1), (0, 600), *((0, step) for step in range(1, 600, 2))}
+    found = [(one.segment, one.step) for one in store_with_run.steps.read("id-1", places)]
+    assert found == sorted(places - {(2, 1), (0, 600)})
+
+
+def test_a_nul_in_a_text_is_kept_as_its_sign_on_every_database(store_with_run: Store) -> None:
+    store_with_run.steps.add("id-1", make_step(), [replace(make_sample(), prompt="a\0b", completion="\0")])
+    (found,) = store_with_run.samples.list("id-1")
+    assert (found.prompt, found.completion) == ("a\u2400b", "\u2400")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "half a \ud83d character", "x" * 256])
+def test_a_metric_whose_name_cannot_be_a_key_is_stored_and_not_rolled_up(store_with_run: Store, name: str) -> None:
+    step = replace(make_step(), metrics={name: 1.0, "entropy": 2.0})
+    store_with_run.steps.add("id-1", step)
+    assert store_with_run.steps.list("id-1") == [step]
+    assert len(store_with_run.rollups.read("id-1", "entropy", 64)) == 1

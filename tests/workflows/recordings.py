@@ -9,8 +9,7 @@ from klaudit.alerts import Channel
 from klaudit.audit import PRESETS
 from klaudit.errors import AlertNotDelivered
 from klaudit.records import Alert, KLBudget, KLReading, KLSeries, Run, StepRecord
-from klaudit.store import open_store
-from klaudit.workflows.recorder import RunRecorder, begin_run
+from klaudit.workflows.recorder import RunRecorder, start_recording
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 FULL = KLSeries(estimator="full", unit="nats_per_sequence", aggregation="batch_mean")
@@ -25,9 +24,7 @@ def begin(
     resumed_from_step: int | None = None,
 ) -> RunRecorder:
     run = Run(id="", name=name, started_at=NOW, batch_size=16, series={"kl": FULL})
-    return begin_run(
-        open_store(url), run=run, budgets=budgets, policy=PRESETS["default"], channels=channels, resumed_from_step=resumed_from_step
-    )
+    return start_recording(url, run=run, budgets=budgets, policy=PRESETS["default"], channels=channels, resumed_from_step=resumed_from_step)
 
 
 def make_step(step: int, kl: float, *, segment: int = 0, standard_error: float = 0.1) -> StepRecord:
@@ -35,8 +32,10 @@ def make_step(step: int, kl: float, *, segment: int = 0, standard_error: float =
 
 
 def record_all(recorder: RunRecorder, kls: Iterable[float], *, first_step: int = 1) -> None:
+    """Log some steps and wait until they are stored."""
     for step, kl in enumerate(kls, start=first_step):
-        recorder.record(make_step(step, kl, segment=recorder.segment))
+        recorder.log(make_step(step, kl, segment=recorder.segment))
+    assert recorder.flush()
 
 
 @dataclass

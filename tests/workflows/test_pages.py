@@ -10,7 +10,7 @@ from tests.workflows.recordings import begin, make_step, record_all
 @pytest.fixture
 def pages(store_url: str) -> Pages:
     with begin(store_url, budgets=[KLBudget(1.0, "nats_per_sequence")]) as recorder:
-        recorder.record(make_step(1, 0.1), samples=[TextSample(1, "p", "c", ())])
+        recorder.log(make_step(1, 0.1), samples=[TextSample(1, "p", "c", ())])
         record_all(recorder, [0.2, 2.0], first_step=2)
     return open_pages(store_url)
 

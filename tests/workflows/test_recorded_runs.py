@@ -65,7 +65,7 @@ def test_a_recording_that_the_store_refuses_half_way_leaves_nothing(store: Store
 def test_a_run_of_the_store_is_saved_as_it_was_recorded(store_url: str, store: Store, tmp_path: Path) -> None:
     with begin(store_url, budgets=[KLBudget(1.0, "nats_per_sequence", owner="me")]) as recorder:
         record_all(recorder, [0.1, 0.2])
-        recorder.record(make_step(3, 0.3), samples=[TextSample(3, "The film was", " good", ())])
+        recorder.log(make_step(3, 0.3), samples=[TextSample(3, "The film was", " good", ())])
     drift = replace(make_recorded_run().drift[0], run_id=recorder.run.id, checkpoint="/home/somebody/runs/checkpoint-2")
     store.drift.add_all([drift])
     save_recorded_run(store, "run", tmp_path / "saved", config={"seed": 7})

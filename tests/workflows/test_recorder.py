@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from klaudit.alerts import WebhookChannel
-from klaudit.errors import DuplicateStep
+from klaudit.errors import InvalidRecord
 from klaudit.records import KLBudget, KLReading, KLSeries, Severity, StepRecord, TextSample
 from klaudit.store import Store
+from klaudit.store.sessions import find_free_name
 from klaudit.workflows.audits import audit_stored_run
-from klaudit.workflows.recorder import find_free_name
 from tests.alerts.receiver import Receiver
 from tests.workflows.recordings import FULL, NOW, REFUSED, Collector, begin, make_step, record_all
 
@@ -78,8 +78,8 @@ def test_a_resume_without_an_old_run_is_a_new_one(store_url: str) -> None:
 def test_a_step_is_never_overwritten(store_url: str, store: Store) -> None:
     with begin(store_url) as recorder:
         record_all(recorder, [0.1])
-        with pytest.raises(DuplicateStep):
-            recorder.record(make_step(1, 9.9))
+        with pytest.raises(InvalidRecord, match="after 1; got 1"):
+            recorder.log(make_step(1, 9.9))
     assert [step.kl.value for step in store.steps.list(recorder.run.id)] == [0.1]
 
 
@@ -87,7 +87,7 @@ def test_a_step_is_never_overwritten(store_url: str, store: Store) -> None:
 def test_what_is_not_finite_comes_back_as_what_it_is(store_url: str, store: Store, value: float) -> None:
     with begin(store_url) as recorder:
         step = StepRecord(1, KLReading(FULL, value, 0.1, 16), NOW, score=value, metrics={"entropy": value})
-        recorder.record(step)
+        recorder.log(step)
     (stored,) = store.steps.list(recorder.run.id)
     assert repr((stored.kl.value, stored.score, stored.metrics["entropy"])) == repr((value, value, value))
 
@@ -96,7 +96,7 @@ def test_texts_of_a_resumed_run_are_kept_under_its_segment(store_url: str, store
     with begin(store_url) as first:
         record_all(first, [0.1])
     with begin(store_url, resumed_from_step=1) as second:
-        second.record(make_step(2, 0.2, segment=1), samples=[TextSample(2, "The film was", " good", ())])
+        second.log(make_step(2, 0.2, segment=1), samples=[TextSample(2, "The film was", " good", ())])
     (sample,) = store.samples.list(first.run.id)
     assert (sample.segment, sample.step, sample.completion) == (1, 2, " good")
 
@@ -132,7 +132,7 @@ def test_a_series_that_is_declared_late_governs_from_then_on(store_url: str, sto
             better = {"kl_full": KLReading(FULL, 5.0, 0.1, 16)} if step > 1 else {}
             if step == 2:
                 recorder.declare_series({"kl": k1, "kl_full": FULL})
-            recorder.record(StepRecord(step, reading, NOW, readings=better))
+            recorder.log(StepRecord(step, reading, NOW, readings=better))
     (finding,) = store.findings.list(recorder.run.id)
     assert (finding.code, finding.series, finding.detected_step) == ("KLA101", "kl_full", 2)
 
@@ -141,7 +141,8 @@ def test_a_breach_is_told_once_and_once_more_when_it_grows(store_url: str, store
     collector = Collector()
     with begin(store_url, budgets=[BUDGET], channels=[collector]) as recorder:
         # 1.05 +- 0.1 may be noise; 1.5 +- 0.1 is not.
-        record_all(recorder, [0.5, 1.05, 1.06, 1.5, 1.6, 1.7, 0.2, 0.2, 0.2])
+        for step, kl in enumerate([0.5, 1.05, 1.06, 1.5, 1.6, 1.7, 0.2, 0.2, 0.2], start=1):
+            record_all(recorder, [kl], first_step=step)
     assert [(alert.severity, alert.step) for alert in collector.alerts] == [(Severity.WARNING, 2), (Severity.CRITICAL, 2)]
     stored = store.alerts.list(recorder.run.id)
     assert [(alert.severity, alert.delivery) for alert in stored] == [(Severity.WARNING, "delivered"), (Severity.CRITICAL, "delivered")]
@@ -180,7 +181,7 @@ def test_a_webhook_that_hangs_does_not_hold_the_trainer(store_url: str, store: S
     receiver.may_answer.clear()
     with begin(store_url, budgets=[BUDGET], channels=[WebhookChannel(receiver.url)]) as recorder:
         record_all(recorder, [2.0, 2.1, 2.2])
-        # Every record() has returned while the server still has not answered.
+        # Every step is stored while the server still has not answered.
         assert store.steps.count(recorder.run.id) == 3
         assert [alert.delivery for alert in store.alerts.list(recorder.run.id)] == ["pending"]
         assert any(thread.name == "klaudit-alert" for thread in threading.enumerate())

@@ -5,9 +5,9 @@ import pytest
 from klaudit.audit import PRESETS
 from klaudit.errors import InvalidRecord
 from klaudit.records import KLBudget, Run
-from klaudit.store import Store, open_store
+from klaudit.store import Store
 from klaudit.workflows.audits import audit_stored_run, keep_findings
-from klaudit.workflows.recorder import RunRecorder, begin_run
+from klaudit.workflows.recorder import RunRecorder, start_recording
 from tests.workflows.recordings import FULL, NOW, begin, make_step, record_all
 
 STRICT = KLBudget(1.0, "nats_per_sequence")
@@ -15,7 +15,7 @@ STRICT = KLBudget(1.0, "nats_per_sequence")
 
 def begin_in(url: str, directory: str, *, resumed_from_step: int | None = None) -> RunRecorder:
     run = Run(id="", name="run", started_at=NOW, series={"kl": FULL}, config={"output_dir": directory})
-    return begin_run(open_store(url), run=run, policy=PRESETS["default"], resumed_from_step=resumed_from_step)
+    return start_recording(url, run=run, policy=PRESETS["default"], resumed_from_step=resumed_from_step)
 
 
 def test_a_resume_adds_the_budgets_it_brings_and_takes_none_back(store_url: str, store: Store) -> None:
@@ -40,7 +40,7 @@ def test_a_step_that_goes_back_is_refused_and_changes_nothing(store_url: str, st
     with begin(store_url) as recorder:
         record_all(recorder, [0.1], first_step=5)
         with pytest.raises(InvalidRecord, match="after 5; got 3"):
-            recorder.record(make_step(3, float("nan")))
+            recorder.log(make_step(3, float("nan")))
     assert [one.step for one in store.steps.list(recorder.run.id)] == [5]
     assert audit_stored_run(store, "run").findings == ()
 

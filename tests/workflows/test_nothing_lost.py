@@ -1,0 +1,335 @@
+"""What becomes of steps when something below the recorder fails: they wait, they are stored once, or they are counted."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from klaudit.audit import PRESETS
+from klaudit.errors import InvalidRecord, RunInUse, RunNotFound
+from klaudit.records import KLBudget, KLReading, Run
+from klaudit.records.session import Resume
+from klaudit.store import Store, open_store
+from klaudit.workflows.audits import audit_stored_run
+from klaudit.workflows.ledger import verify_ledger
+from klaudit.workflows.recorder import RunRecorder, start_recording
+from tests.workflows.recordings import FULL, NOW, begin, make_step, record_all
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Told:
+    """A reporter that keeps what it is told."""
+
+    warnings: list[str] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
+
+    def warn(self, line: str) -> None:
+        self.warnings.append(line)
+
+    def note(self, what: str, error: Exception) -> None:
+        del what
+        self.failures.append(error)
+
+
+@contextmanager
+def hold_lock(url: str) -> Iterator[None]:
+    """What another process does that holds the store's lock: a reader or a writer waits for it."""
+    connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.close()
+
+
+def log_all(recorder: RunRecorder, steps: Sequence[int]) -> None:
+    for step in steps:
+        recorder.log(make_step(step, 0.01 * step, segment=recorder.segment))
+
+
+def list_steps(store: Store, name: str = "run") -> list[tuple[int, int]]:
+    return [(one.segment, one.step) for one in store.steps.list(store.runs.get(name).id)]
+
+
+def start(url: str, told: Told | None = None, **options: object) -> RunRecorder:
+    run = Run(id="", name="run", started_at=NOW, batch_size=16, series={"kl": FULL})
+    return start_recording(url, run=run, policy=PRESETS["default"], reporter=told, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("klaudit.workflows.recorder.BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("klaudit.workflows.recorder.LAST_STEPS_TIMEOUT_S", 2.0)
+
+
+def test_a_lock_that_another_holds_stops_nobody_and_loses_nothing(store_url: str, store: Store) -> None:
+    told = Told()
+    recorder = start(store_url, told)
+    with hold_lock(store_url):
+        log_all(recorder, range(1, 101))
+        assert not recorder.flush(0.5)
+    assert recorder.flush(20)
+    recorder.close()
+    assert list_steps(store) == [(0, step) for step in range(1, 101)]
+    assert (recorder.n_lost, told.failures) == (0, [])
+    assert ["wait in" in told.warnings[0], "takes steps again" in told.warnings[1]] == [True, True]
+
+
+def test_a_store_that_is_locked_at_the_start_gets_the_run_when_it_is_free(store_url: str, store: Store) -> None:
+    with begin(store_url) as earlier:
+        record_all(earlier, [0.1])
+    told = Told()
+    with hold_lock(store_url):
+        recorder = start(store_url, told, budgets=[KLBudget(0.5, "nats_per_sequence", owner="me")])
+        log_all(recorder, range(1, 81))
+        assert recorder.run.name == "run"
+    assert recorder.flush(20)
+    recorder.close()
+    assert (recorder.run.name, store.runs.get("run-2").status) == ("run-2", "finished")
+    assert list_steps(store, "run-2") == [(0, step) for step in range(1, 81)]
+    assert [one.code for one in store.findings.list(recorder.run.id)] == ["KLA101"]
+    assert tuple(store.findings.list(recorder.run.id)) == audit_stored_run(store, "run-2").findings
+
+
+def test_a_store_that_never_answers_leaves_a_journal_for_the_next_opening(store_url: str, store: Store) -> None:
+    told = Told()
+    with hold_lock(store_url):
+        recorder = start(store_url, told)
+        log_all(recorder, range(1, 11))
+        recorder.close()
+        assert "they wait" in told.warnings[-1]
+        (waiting,) = count_in_a_process_of_its_own(store_url)
+        assert waiting == "run 10 live"
+
+
+def count_in_a_process_of_its_own(url: str) -> list[str]:
+    code = (
+        "import sys; from pathlib import Path; from klaudit.store.journal import find_journals, list_journal_directories, read_journal, claim_journal\n"
+        "for path in find_journals(list_journal_directories(sys.argv[1])):\n"
+        "    content = read_journal(path)\n"
+        "    n = sum(entry[0] == 'step' for entry in content.entries)\n"
+        "    with claim_journal(path) as is_dead: print(content.session.run.name, n, 'dead' if is_dead else 'live')"
+    )
+    return subprocess.run([sys.executable, "-c", code, url], capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_more_steps_than_memory_holds_wait_in_the_journal_alone(store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("klaudit.workflows.recorder.MOST_WAITING", 7)
+    monkeypatch.setattr("klaudit.workflows.recorder.BATCH", 5)
+    recorder = start(store_url, budgets=[KLBudget(0.2, "nats_per_sequence")])
+    with hold_lock(store_url):
+        log_all(recorder, range(1, 61))
+        recorder.add_checkpoint(step=60, path="/somewhere/checkpoint-60")
+    log_all(recorder, range(61, 71))
+    assert recorder.flush(20)
+    log_all(recorder, range(71, 81))
+    recorder.close()
+    assert list_steps(store) == [(0, step) for step in range(1, 81)]
+    assert [one.step for one in store.checkpoints.list(recorder.run.id)] == [60]
+    assert tuple(store.findings.list(recorder.run.id)) == audit_stored_run(store, "run").findings
+    assert verify_ledger(store).is_intact
+
+
+@pytest.mark.parametrize("ending", ["recovers", "is killed"])
+def test_with_every_disk_full_lost_equals_counted(store_url: str, store: Store, ending: str) -> None:
+    """A process whose files may not grow stands for full disks: neither the store nor the journal takes more."""
+    command = [sys.executable, "-m", "tests.workflows.full_disk", store_url, ending]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    n_logged, n_lost = map(int, done.stdout.split())
+    with open_store(store_url) as reopened:
+        run = reopened.runs.get("run")
+        stored = [one.step for one in reopened.steps.list(run.id)]
+        (segment,) = reopened.runs.segments(run.id)
+        assert n_lost > 0
+        assert len(stored) + segment.n_lost == n_logged
+        assert segment.n_lost == n_lost
+        missing = sorted(set(range(1, n_logged + 1)) - set(stored))
+        assert (segment.lost_first_step, segment.lost_last_step) == (missing[0], missing[-1])
+        (finding,) = [one for one in audit_stored_run(reopened, "run").findings if one.code == "KLA304"]
+        assert finding.value == n_lost
+        assert verify_ledger(reopened).is_intact
+
+
+def test_a_store_file_that_is_taken_away_is_made_anew_and_the_run_goes_on(store_url: str, tmp_path: Path) -> None:
+    told = Told()
+    recorder = start(store_url, told)
+    log_all(recorder, [1, 2])
+    assert recorder.flush()
+    for path in tmp_path.glob("klaudit.db*"):
+        if path.is_file():
+            path.unlink()
+    log_all(recorder, [3, 4])
+    assert recorder.flush()
+    recorder.close()
+    with open_store(store_url) as anew:
+        assert list_steps(anew) == [(0, 3), (0, 4)]
+    assert ["taken away" in line for line in told.warnings] == [True]
+
+
+def test_a_run_that_somebody_deletes_meanwhile_is_begun_anew(store_url: str, store: Store) -> None:
+    recorder = start(store_url, Told())
+    recorder.declare_series({"kl_other": FULL}, framework="trl", algorithm="ppo")
+    log_all(recorder, [1, 2])
+    assert recorder.flush()
+    store.runs.delete(recorder.run.id)
+    log_all(recorder, [3, 4])
+    assert recorder.flush()
+    recorder.close()
+    assert list_steps(store) == [(0, 3), (0, 4)]
+    assert (store.runs.get("run").framework, set(store.runs.get("run").series)) == ("trl", {"kl", "kl_other"})
+
+
+def test_a_step_that_no_store_can_hold_is_counted_and_the_others_are_kept(store_url: str, store: Store) -> None:
+    told = Told()
+    recorder = start(store_url, told)
+    bad = replace(make_step(2, 0.2), kl=KLReading(FULL, 0.2, n_sequences=2**70))
+    for record in (make_step(1, 0.1), bad, make_step(3, 0.3)):
+        recorder.log(record)
+    assert recorder.flush()
+    recorder.close()
+    assert list_steps(store) == [(0, 1), (0, 3)]
+    (finding,) = [one for one in store.findings.list(recorder.run.id) if one.code == "KLA304"]
+    assert (recorder.n_lost, finding.value, finding.first_step) == (1, 1.0, 2)
+    assert told.failures
+
+
+def test_a_clock_that_goes_backwards_changes_no_order(store_url: str, store: Store) -> None:
+    recorder = start(store_url)
+    for step in range(1, 6):
+        recorder.log(replace(make_step(step, 0.1), logged_at=NOW - timedelta(hours=step)))
+    recorder.close()
+    assert list_steps(store) == [(0, step) for step in range(1, 6)]
+
+
+def test_a_fork_records_nothing_and_does_not_keep_the_journal_from_being_claimed(store_url: str, store: Store) -> None:
+    recorder = start(store_url)
+    log_all(recorder, [1])
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            recorder.log(make_step(2, 0.2))
+            os.write(writer, b"recorded")
+        except InvalidRecord as error:
+            os.write(writer, str(error).encode())
+        finally:
+            recorder.close()
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert b"this one was forked from it" in os.read(reader, 1000)
+    log_all(recorder, [2, 3])
+    recorder.close()
+    assert list_steps(store) == [(0, 1), (0, 2), (0, 3)]
+
+
+@pytest.mark.parametrize(("ending", "status"), [("pass", "finished"), ("raise SystemExit(3)", "finished"), ("1 / 0", "failed")])
+def test_an_interpreter_that_ends_without_closing_loses_nothing(store_url: str, store: Store, ending: str, status: str) -> None:
+    code = (
+        "import sys; from tests.workflows.test_nothing_lost import start, log_all\n"
+        f"recorder = start(sys.argv[1]); log_all(recorder, range(1, 31))\n{ending}"
+    )
+    subprocess.run([sys.executable, "-c", code, store_url], cwd=ROOT, check=False, capture_output=True, timeout=60)
+    assert list_steps(store) == [(0, step) for step in range(1, 31)]
+    assert store.runs.get("run").status == status
+
+
+HOLDER = """
+import sys, time
+from tests.workflows.test_nothing_lost import start, log_all
+recorder = start(sys.argv[1])
+log_all(recorder, range(1, 6))
+print("logged", flush=True)
+time.sleep(60)
+"""
+
+
+@contextmanager
+def another_writer(url: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that records five steps of `run` and stays."""
+    writer = subprocess.Popen([sys.executable, "-c", HOLDER, url], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    try:
+        assert writer.stdout.readline() == "logged\n"
+        yield writer
+    finally:
+        writer.kill()
+        writer.wait()
+
+
+def test_a_live_writer_is_not_joined_and_a_killed_one_is_succeeded(store_url: str) -> None:
+    told = Told()
+    with another_writer(store_url) as writer:
+        with pytest.raises(RunInUse, match=rf"process {writer.pid} on .* writes its segment 0"):
+            start(store_url, resumed_from_step=5)
+        with start(store_url, told, resumed_from_step=5, in_use="rename") as renamed:
+            assert renamed.run.name == "run-2"
+        assert any("recorded as run 'run-2'" in line for line in told.warnings)
+    with start(store_url, resumed_from_step=5) as successor:
+        assert (successor.run.name, successor.segment) == ("run", 1)
+        log_all(successor, [6])
+    with open_store(store_url) as store:
+        assert list_steps(store) == [*((0, step) for step in range(1, 6)), (1, 6)]
+        assert not list((Path(store_url.removeprefix("sqlite:///") + ".journal")).iterdir())
+        assert verify_ledger(store).is_intact
+
+
+def test_a_lease_of_another_host_ends_by_itself(store_url: str, store: Store) -> None:
+    with start(store_url) as recorder:
+        log_all(recorder, [1])
+    (segment,) = store.runs.segments(recorder.run.id)
+    now = datetime.now(UTC)
+    with sqlite3.connect(store_url.removeprefix("sqlite:///")) as connection:
+        for until, is_held in ((now + timedelta(minutes=1), True), (now - timedelta(seconds=1), False)):
+            connection.execute(
+                "UPDATE segments SET ended_at = NULL, host = 'elsewhere', lease_until = ?", [until.isoformat().replace("+00:00", "Z")]
+            )
+            connection.commit()
+            if is_held:
+                with pytest.raises(RunInUse, match="elsewhere"):
+                    start(store_url, resumed_from_step=1)
+            else:
+                start(store_url, resumed_from_step=1).close()
+    assert segment.lease_until is not None
+
+
+@pytest.mark.parametrize(
+    ("resume", "resumed_from_step", "name"),
+    [("auto", None, "run-2"), ("auto", 1, "run"), ("never", 1, "run-2"), ("must", 1, "run"), ("must", None, "run")],
+)
+def test_resume_says_which_run_a_trainer_goes_on_with(store_url: str, resume: Resume, resumed_from_step: int | None, name: str) -> None:
+    with start(store_url) as first:
+        log_all(first, [1])
+    with start(store_url, resume=resume, resumed_from_step=resumed_from_step) as second:
+        assert second.run.name == name
+
+
+def test_a_run_that_must_be_there_is_asked_for_by_name(store_url: str) -> None:
+    with pytest.raises(RunNotFound, match=r'resume="must"'):
+        start(store_url, resume="must")
+
+
+def test_without_a_journal_steps_wait_in_memory_and_a_person_is_told(store_url: str, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    told = Told()
+    with start(store_url, told, journals=[tmp_path / "file"]) as recorder:
+        assert recorder.journal_directory is None
+        log_all(recorder, [1, 2])
+    assert list_steps(store) == [(0, 1), (0, 2)]
+    assert any("memory alone" in line for line in told.warnings)
+
+
+def test_batch_durability_has_no_journal(store_url: str, store: Store) -> None:
+    with start(store_url, durability="batch") as recorder:
+        assert recorder.journal_directory is None
+        log_all(recorder, range(1, 101))
+    assert len(list_steps(store)) == 100
