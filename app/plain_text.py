@@ -1,7 +1,7 @@
 """Text from outside (run names, messages, model names) on a page that reads Markdown: shown as it is, never obeyed."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from klaudit.report.views import format_count
 
@@ -24,10 +24,3 @@ def say_age(moment: datetime | None, *, now: datetime) -> str:
             n = seconds // size
             return f"{n} min ago" if unit == "min" else f"{format_count(n, unit)} ago"
     return f"{seconds} s ago"
-
-
-def is_stalled(*, started_at: datetime, last_logged_at: datetime | None, n_steps: int, now: datetime) -> bool:
-    """Whether a running run has been silent for ten of its own steps, and for a minute at least."""
-    last = last_logged_at or started_at
-    pace = (last - started_at) / n_steps if n_steps else timedelta(minutes=5)
-    return now - last > max(timedelta(minutes=1), 10 * pace)

@@ -403,7 +403,7 @@ CREATE TABLE run_summaries (
     -- finite, nan, inf or -inf
     last_score_kind VARCHAR(6),
     -- JSON: keys of the run's rollups, in order of appearance
-    keys TEXT NOT NULL,
+    rollup_keys TEXT NOT NULL,
     CONSTRAINT pk_run_summaries PRIMARY KEY (run_id),
     CONSTRAINT fk_run_summaries_run_id_runs FOREIGN KEY(run_id) REFERENCES runs (id) ON DELETE CASCADE
 );

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from enum import Enum
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from types import UnionType
@@ -24,20 +25,24 @@ from klaudit import config, errors
 from klaudit.audit import Audit, audit_run
 from klaudit.audit.page import render_page
 from klaudit.cli.main import app
+from klaudit.exchange.frameworks import CHECKED_LABELS, Framework
 from klaudit.exchange.metric_map import FRAMEWORKS, declare_series
+from klaudit.exchange.readers import READERS
 from klaudit.exchange.recorded_run import RecordedRun, read_recorded_run
 from klaudit.ppo.config import PPOConfig
-from klaudit.records import UNIT_LABELS, KLBudget, KLSeries
+from klaudit.records import PRIMARY, KLBudget, KLSeries
+from klaudit.records.series import KIND_LABELS, UNIT_LABELS
 from klaudit.report.svg import Chart, draw_chart
 from klaudit.report.views import METRICS, view_run
 from klaudit.store.schema import render_schema
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("*.md", "docs/*.md", "sample_runs/*.md")
+PAGES = ("*.md", "docs/*.md", "docs/trainers/*.md", "sample_runs/*.md")
 SAMPLE_RUNS = ROOT / "sample_runs"
 BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FENCE = re.compile(r"^(```+)[^\n]*\n.*?^\1$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)|\b(?:src|href)=\"([^\"]+)\"")
+KL_HEAD = ("its key", "klaudit's key", "kind", "estimator", "unit", "aggregation", "direction")
 N_AVERAGED = 8
 """Steps that a figure of a sample run is the mean of."""
 
@@ -46,8 +51,9 @@ EXIT_CODES: Mapping[int, str] = {
     1: "`audit` has a finding at or above `--fail-on` (default `critical`)",
     2: "usage: wrong arguments, an unknown run, a bad policy or input file",
     3: "the tool could not do its work: store unreachable, another schema, a full disk; `db check` of a store that is not current or not sound",
-    4: "integrity broken; no command of this version checks that yet",
+    4: "integrity broken: `ledger verify` found a store that is not as its ledger says",
     130: "interrupted with Ctrl-C",
+    141: "who read standard output has gone, as `head` does",
 }
 
 CLI_HEAD = """# Command line
@@ -136,24 +142,93 @@ def name_default(default: object, *, required: object) -> str:
 
 def describe_kl_keys() -> str:
     """What each framework's KL keys are."""
-    rows = []
-    for framework in FRAMEWORKS:
-        for key, one in declare_series(framework).items():
-            estimator = one.estimator + ", or what its arguments say" * (one.source_key == framework.estimator_set_by_arguments)
-            declared = (one.kind, estimator, UNIT_LABELS[one.unit], one.aggregation, one.direction)
-            rows.append((f"{framework.name} {framework.algorithm}", f"`{one.source_key}`", f"`{key}`", *declared))
-    return tabulate(("trainer", "its key", "klaudit's key", "kind", "estimator", "unit", "aggregation", "direction"), rows)
+    return tabulate(("trainer", *KL_HEAD), [(one.title, *row) for one in FRAMEWORKS for row in list_kl_keys(one)])
 
 
-def describe_metric_keys() -> str:
-    """Which other keys are kept under another name."""
+def list_kl_keys(framework: Framework) -> Iterator[tuple[str, ...]]:
+    """One row a KL key of a framework, in the order of `KL_HEAD`."""
+    for key, one in declare_series(framework).items():
+        if one.source_key is not None:
+            estimator = name_estimator(framework, one)
+            # Of those that some settings leave out, the one that is logged is the run's own KL.
+            name = PRIMARY if one.kind == "reference" and one.direction == "reverse" and one.source_key in framework.optional else key
+            yield f"`{one.source_key}`", f"`{name}`", one.kind, estimator, UNIT_LABELS[one.unit], one.aggregation, one.direction
+
+
+def name_estimator(framework: Framework, series: KLSeries) -> str:
+    """The estimator of a series by the framework's defaults."""
+    is_set = series.source_key in framework.estimator_arguments and series.estimator != "unknown"
+    return series.estimator + ", or what its arguments say" * is_set
+
+
+def describe_page_keys(page: str) -> str:
+    """Of the trainers of one page: how they were checked, where they were read, their KL keys, and the other keys that have a name."""
+    return "\n\n".join(describe_framework(one) for one in FRAMEWORKS if one.page == page)
+
+
+def describe_framework(framework: Framework) -> str:
+    """One trainer's facts and keys."""
+    facts = [f"**{framework.title}** (`{framework.label}`): {CHECKED_LABELS[framework.checked]}. Source: {framework.source}."]
+    facts += [f"- {capitalise(note)}." for note in framework.notes]
+    facts += [
+        f"- Each token's part of `{key}` is cut off at {limit:g} nats{name_clamped(framework)}." for key, limit in framework.clamps.items()
+    ]
+    renamed = [(key, "score") for key in framework.score] + [(key, "beta") for key in framework.beta] + list(framework.metrics.items())
+    rows = [(f"`{key}`", f"`{name}`" + ", sign turned" * (key in framework.negated)) for key, name in renamed if key != name]
+    tables = [tabulate(KL_HEAD, rows_of_kl)] if (rows_of_kl := list(list_kl_keys(framework))) else []
+    tables += [tabulate(("its key", "klaudit's name"), rows)] if rows else []
+    return "\n\n".join(["\n".join(facts[:1]), *(["\n".join(facts[1:])] if facts[1:] else []), *tables])
+
+
+def name_meaning(framework: Framework, series: KLSeries) -> str:
+    """Kind, estimator and unit of a series in one cell."""
+    if series.kind == "unknown":
+        return "no KL: shown, and compared with no budget"
+    return f"{KIND_LABELS[series.kind]}: {name_estimator(framework, series)}, {UNIT_LABELS[series.unit]}"
+
+
+def capitalise(sentence: str) -> str:
+    """A sentence with a capital; one that begins with a key keeps it."""
+    first = sentence.partition(" ")[0]
+    return sentence[0].upper() + sentence[1:] if first.isalpha() and first != PRIMARY else sentence
+
+
+def name_clamped(framework: Framework) -> str:
+    """Which estimators a clamp holds for, where not for all."""
+    estimators = sorted(framework.clamped_estimators)
+    return "" if len(estimators) == 3 else f" where it is {', '.join(estimators)}"
+
+
+def describe_trainers() -> str:
+    """Every trainer in one line, with its page."""
+    head = ("trainer", "how it was checked", "its KL", "what that is", "page")
     rows = []
     for framework in FRAMEWORKS:
-        for key, name in ((framework.score, "score"), (framework.beta, "beta"), *framework.metrics.items()):
-            if key not in (None, name):
-                sign = ", sign turned" * (key in framework.negated)
-                rows.append((f"{framework.name} {framework.algorithm}", f"`{key}`", f"`{name}`{sign}"))
-    return tabulate(("trainer", "its key", "klaudit's name"), rows)
+        own = [one for one in declare_series(framework).values() if one.source_key is not None and one.kind not in ("update", "mismatch")]
+        shown = own or [one for one in declare_series(framework).values() if one.source_key is not None]
+        keys = ", ".join(f"`{one.source_key}`" for one in shown) or "none"
+        what = dict.fromkeys(name_meaning(framework, one) for one in shown)
+        page = f"[{framework.page}](trainers/{framework.page}.md)"
+        rows.append((framework.title, CHECKED_LABELS[framework.checked], keys, "; ".join(what) or "a live probe or the checkpoints", page))
+    return tabulate(head, rows)
+
+
+def describe_driven_trainers() -> str:
+    """The trainers that klaudit's tests drive, for a page that is read in one go."""
+    rows = []
+    for framework in FRAMEWORKS:
+        if framework.checked == "read":
+            continue
+        series = [one for one in declare_series(framework).values() if one.source_key is not None and one.kind != "update"]
+        keys = [f"`{one.source_key}`: {name_meaning(framework, one)}" for one in series]
+        driven = "a training" if framework.checked == "run" else "its logger"
+        rows.append((f"[{framework.title}](docs/trainers/{framework.page}.md)", "<br>".join(keys) or "none; a live probe measures it", driven))
+    return tabulate(("trainer", "what it logs as KL", "in klaudit's tests"), rows)
+
+
+def describe_import_formats() -> str:
+    """Every format that `klaudit import` reads."""
+    return tabulate(("`--format`", "what it is"), [(f"`{reader.name}`", reader.describes) for reader in READERS])
 
 
 def describe_metrics() -> str:
@@ -304,7 +379,10 @@ def describe_onset(planted: Mapping[str, Any]) -> str:
 FILES: Mapping[str, Callable[[], str]] = {"docs/cli.md": render_cli, "docs/rules.md": render_page, "db/schema.sql": render_schema}
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "kl-keys": describe_kl_keys,
-    "metric-keys": describe_metric_keys,
+    "trainers": describe_driven_trainers,
+    "trainer-pages": describe_trainers,
+    **{f"keys-of-{page}": partial(describe_page_keys, page) for page in dict.fromkeys(one.page for one in FRAMEWORKS)},
+    "import-formats": describe_import_formats,
     "metrics": describe_metrics,
     "series-fields": lambda: describe_fields(KLSeries),
     "budget-fields": lambda: describe_fields(KLBudget, without=("id", "run_id", "created_at"), refused=("unknown",)),

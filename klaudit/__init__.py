@@ -10,18 +10,23 @@ from klaudit.records import KLBudget, KLReading, KLSeries, ReferenceModel, Sever
 
 if TYPE_CHECKING:
     from klaudit.callbacks.attachment import attach
+    from klaudit.callbacks.heldout import HeldoutScore
     from klaudit.callbacks.loop import LoopRun, start_run
+    from klaudit.callbacks.probe import ADAPTER_OFF, LiveProbe
     from klaudit.callbacks.trainer_callback import KLAuditCallback
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ADAPTER_OFF",
+    "HeldoutScore",
     "KLAuditCallback",
     "KLBudget",
     "KLBudgetExceeded",
     "KLReading",
     "KLSeries",
     "KlauditError",
+    "LiveProbe",
     "LoopRun",
     "ReferenceModel",
     "Severity",
@@ -32,7 +37,10 @@ __all__ = [
 ]
 
 _LAZY = {
+    "ADAPTER_OFF": "klaudit.callbacks.probe",
+    "HeldoutScore": "klaudit.callbacks.heldout",
     "KLAuditCallback": "klaudit.callbacks.trainer_callback",
+    "LiveProbe": "klaudit.callbacks.probe",
     "LoopRun": "klaudit.callbacks.loop",
     "attach": "klaudit.callbacks.attachment",
     "start_run": "klaudit.callbacks.loop",

@@ -79,11 +79,15 @@ class PostgreSQLServer:
             self._process.wait(timeout=START_TIMEOUT_S)
             self._process = None
 
-    def create_database(self, name: str, *, template: str = "template0") -> str:
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a test stopped it and did not start it again."""
+        return self._process is None
+
+    def create_database(self, name: str) -> str:
         """Make a database; returns its URL."""
         with self._connect() as connection:
-            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+            connection.execute(f'CREATE DATABASE "{name}"')
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
@@ -108,6 +112,11 @@ class GivenServer(PostgreSQLServer):
 
     def __init__(self, url: str) -> None:
         self._url = url
+
+    @property
+    def is_stopped(self) -> bool:
+        """It never is."""
+        return False
 
     def start(self) -> None:
         """It runs."""

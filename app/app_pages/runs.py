@@ -11,17 +11,13 @@ from klaudit.report.views import RunRow, RunsView, format_count, format_number, 
 from plain_text import plain, say_age
 from problems import explain_problems
 from run_choice import show_empty_store
+from run_status import show_status
 
 WIDTHS = (2.4, 1.2, 2.2, 2.2, 1.9, 1.8, 1.3)
 HEADINGS = ("Run", "Steps", "Last KL", "Budget used", "Findings", "Beta and score", "Updated")
 PAGE_SIZE = 25
 REFRESH_S = 5
-Color = Literal["red", "orange", "blue", "green"]
-STATUS: dict[str, tuple[str, Color]] = {
-    "running": (":material/play_circle:", "blue"),
-    "finished": (":material/check_circle:", "green"),
-    "failed": (":material/cancel:", "red"),
-}
+Color = Literal["red", "orange", "blue"]
 SEVERITY: tuple[tuple[str, str, Color], ...] = (
     ("critical", ":material/error:", "red"),
     ("warning", ":material/warning:", "orange"),
@@ -42,7 +38,7 @@ def show_totals(runs: RunsView) -> None:
     used = [one.budget_used_percent for one in runs.rows if one.budget_used_percent is not None]
     with st.grid(4, min_column_width=150):
         st.metric("Runs", len(runs.rows), border=True, icon=":material/list_alt:")
-        st.metric("Running now", sum(one.status == "running" for one in runs.rows), border=True, icon=":material/play_circle:")
+        st.metric("Running now", runs.n_running, border=True, icon=":material/play_circle:")
         st.metric("Critical findings", sum(one.n_critical for one in runs.rows), border=True, icon=":material/error:")
         st.metric("Highest budget use", format_percent(max(used)) if used else "no budget", border=True, icon=":material/speed:")
 
@@ -76,13 +72,14 @@ def show_row(row: RunRow, now: datetime) -> None:
     name, steps, kl, budget, findings, beta, updated = (
         one.container(gap="xxsmall") for one in st.columns(WIDTHS, vertical_alignment="center")
     )
-    icon, color = STATUS[row.status]
     name.page_link("app_pages/run.py", label=f"**{plain(row.name)}**", query_params={"run": row.name})
-    name.badge(row.status, icon=icon, color=color)
+    with name:
+        show_status(row.status, silence=row.silence, imported_from=row.imported_from)
+        st.caption(plain(row.trainer))
     with steps:
         show_steps(row)
     kl.markdown(f"**{plain(row.kl_text)}**")
-    kl.caption(plain(row.kl_label.replace(f", {row.kl_unit}", "")))
+    kl.caption(plain(row.kl_label if row.last_kl is None else row.kl_label.replace(f", {row.kl_unit}", "")))
     with budget:
         show_budget(row)
     with findings:
@@ -98,6 +95,8 @@ def show_steps(row: RunRow) -> None:
         st.progress(min(1.0, row.last_step / row.planned_steps), text=f"{row.last_step:,} of {row.planned_steps:,}")
     else:
         st.markdown(format_count(row.n_steps, "step"))
+    if row.n_lost:
+        st.badge(f"{format_count(row.n_lost, 'step')} lost", icon=":material/error:", color="red")
 
 
 def show_budget(row: RunRow) -> None:
@@ -124,6 +123,8 @@ def show_findings(row: RunRow) -> None:
 st.title("Runs", anchor=False)
 view = data.show_runs(data.read_store_url())
 show_totals(view)
+for sentence in view.waiting:
+    st.info(plain(sentence), icon=":material/hourglass_top:")
 if view.rows:
     show_table(find_rows(view))
 else:

@@ -80,7 +80,7 @@ def upgrade() -> None:
         sa.Column("last_beta_kind", sa.String(length=6)),
         sa.Column("last_score", sa.Double()),
         sa.Column("last_score_kind", sa.String(length=6)),
-        sa.Column("keys", sa.Text(), nullable=False),
+        sa.Column("rollup_keys", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_run_summaries_run_id_runs"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("run_id", name=op.f("pk_run_summaries")),
     )
@@ -144,7 +144,7 @@ def summarize(connection: sa.Connection, run_id: str) -> dict[str, Any]:
         "first_segment": first and first.segment,
         "first_step": first and first.step,
         "kl_key": kl_key,
-        "keys": encode_json(keys),
+        "rollup_keys": encode_json(keys),
         **describe_last(last, kl_key),
     }
 

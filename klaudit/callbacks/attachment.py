@@ -9,7 +9,7 @@ from klaudit.callbacks.heldout import HeldoutScore
 from klaudit.callbacks.probe import LiveProbe
 from klaudit.callbacks.trainer_callback import KLAuditCallback
 from klaudit.errors import InvalidConfig
-from klaudit.records import KLBudget, ReferenceModel
+from klaudit.records import KLBudget, KLSeries, ReferenceModel
 from klaudit.records.session import Resume
 from klaudit.workflows.recorder import Durability
 
@@ -24,7 +24,7 @@ def attach(
     webhook: str | None = None,
     policy_model: str | None = None,
     reference: ReferenceModel | None = None,
-    metric_map: Mapping[str, Any] | None = None,
+    metric_map: Mapping[str, KLSeries | str] | None = None,
     heldout: HeldoutScore | str | None = None,
     probe: LiveProbe | None = None,
     resume: Resume = "auto",

@@ -4,12 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from klaudit.errors import InvalidRecord
-
-END_OF_TRAINING = frozenset({"train_runtime", "train_samples_per_second"})
-"""Keys of the summary that Hugging Face's Trainer logs once at the end; it is no step."""
-
-EVALUATION = "eval_"
-"""What the keys of an evaluation begin with, which the Trainer logs beside the step that it followed."""
+from klaudit.exchange.metric_map import END_OF_TRAINING, EVALUATION
 
 SPEED_OF_EVALUATION = frozenset({"eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_model_preparation_time"})
 """Keys that say nothing about the policy."""

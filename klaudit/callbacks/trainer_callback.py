@@ -1,5 +1,6 @@
 """The callback for every trainer that speaks Hugging Face's TrainerCallback protocol: the embedded PPO, TRL, and any Trainer."""
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -31,7 +32,7 @@ from klaudit.callbacks.trainer_settings import (
     read_arguments,
 )
 from klaudit.callbacks.whole_model import unwrap_model
-from klaudit.errors import KLBudgetExceeded
+from klaudit.errors import InvalidConfig, KLBudgetExceeded
 from klaudit.exchange.metric_map import (
     UNKNOWN_TRAINER,
     Framework,
@@ -41,9 +42,12 @@ from klaudit.exchange.metric_map import (
     resolve_series,
 )
 from klaudit.exchange.own_keys import extend_framework
-from klaudit.records import PRIMARY, Finding, KLBudget, ReferenceModel, Run, StepRecord, TextSample
+from klaudit.records import PRIMARY, Finding, KLBudget, KLSeries, ReferenceModel, Run, StepRecord, TextSample
 from klaudit.records.session import Resume
 from klaudit.workflows.recorder import Durability, RunRecorder
+
+TRAININGS = itertools.count(1)
+"""Numbers the trainings of this process, alike on every rank, whatever their runs are called."""
 
 
 class KLAuditCallback(Guarded, TrainerCallback):
@@ -59,7 +63,7 @@ class KLAuditCallback(Guarded, TrainerCallback):
         webhook: URL that alerts are posted to; default `$KLAUDIT_WEBHOOK`.
         policy_model: name of the model that is trained; default: what its config says.
         reference: the model that KL is measured against, for the record; default: the trainer's, or a PEFT policy's base model.
-        metric_map: what keys of your own mean: key -> a KLSeries, or one of klaudit's metric names.
+        metric_map: what keys of your own mean: key -> a KLSeries, or `score`, `beta`, one of klaudit's metric names.
         heldout: a reward that the policy is not trained on: a HeldoutScore, or the key under which the trainer logs it, `eval_` ones included.
         probe: measures the KL itself, on prompts that stay the same.
         resume: whether a trainer that goes on from a step goes on with its run: `auto`, `never`, or `must`.
@@ -82,7 +86,7 @@ class KLAuditCallback(Guarded, TrainerCallback):
         webhook: str | None = None,
         policy_model: str | None = None,
         reference: ReferenceModel | None = None,
-        metric_map: Mapping[str, Any] | None = None,
+        metric_map: Mapping[str, KLSeries | str] | None = None,
         heldout: HeldoutScore | str | None = None,
         probe: LiveProbe | None = None,
         resume: Resume = "auto",
@@ -92,6 +96,8 @@ class KLAuditCallback(Guarded, TrainerCallback):
     ) -> None:
         super().__init__()
         require_heldout(heldout)
+        if metric_map is not None:
+            extend_framework(UNKNOWN_TRAINER, metric_map)
         self._run_name = run
         self._plan = plan_recording(
             store=store, budget=budget, policy=policy, webhook=webhook, resume=resume, durability=durability, journal=journal
@@ -112,7 +118,6 @@ class KLAuditCallback(Guarded, TrainerCallback):
         self._scales: Mapping[str, float] = {}
         self._batch_size: int | None = None
         self._n_lost = 0
-        self._n_trainings = 0
         self._enforced: set[str] = set()
         self._stop: Finding | None = None
         self._decision = Decision.GO_ON
@@ -120,8 +125,8 @@ class KLAuditCallback(Guarded, TrainerCallback):
 
     @property
     def run(self) -> Run | None:
-        """The run as it stands in the store; None before it began."""
-        return self._run
+        """The run as it is recorded; None before it began."""
+        return self._run if self._recorder is None else self._recorder.run
 
     @property
     def failures(self) -> int:
@@ -180,11 +185,8 @@ class KLAuditCallback(Guarded, TrainerCallback):
                 not, or the other ranks cannot be told.
         """
         self._observe_policy(kwargs.get("model"), state.global_step)
-        if self._is_shared:
-            self._decision = share_decision(self._decision, device=getattr(args, "device", "cpu"))
-            self._obey(control)
-        elif has_peers() and self._decision is Decision.STOP:
-            self._decision = Decision.RAISE
+        if has_peers():
+            self._decide_with_other_ranks(args, control)
         decision, self._decision = self._decision, Decision.GO_ON
         if decision is Decision.RAISE:
             self.close()
@@ -211,7 +213,7 @@ class KLAuditCallback(Guarded, TrainerCallback):
             if identity is not None:
                 identity.close()
             recorder.close(failed=failed)
-            self._n_lost = recorder.n_lost
+            self._run, self._n_lost = recorder.run, recorder.n_lost
 
     @never_raise
     def _begin(self, args: Any, state: TrainerState, model: Any, tokenizer: Any) -> None:
@@ -236,7 +238,6 @@ class KLAuditCallback(Guarded, TrainerCallback):
             config=describe_arguments(read_arguments(args)),
         )
         self._recorder = self._plan.begin(run, reporter=self.guard, resumed_from_step=state.global_step, in_use="rename")
-        self._run = self._recorder.run
         self._identity = IdentityWorker(self._recorder, guard=self.guard)
         held = find_reference_model(self._trainer) if self._reference is None else None
         identity = describe_identity(
@@ -246,11 +247,21 @@ class KLAuditCallback(Guarded, TrainerCallback):
 
     @never_raise
     def _meet_other_ranks(self) -> None:
-        self._n_trainings += 1
+        training = next(TRAININGS)
         self._decision, self._is_shared = Decision.GO_ON, False
         if has_peers():
             has_brake = self._recorder is not None and self._recorder.has_brake
-            self._is_shared = agree_to_share(f"{self._run_name} {self._n_trainings}", has_brake=has_brake)
+            self._is_shared = agree_to_share(f"training {training}", has_brake=has_brake)
+
+    @never_raise
+    def _decide_with_other_ranks(self, args: Any, control: TrainerControl) -> None:
+        if self._is_shared:
+            self._decision = share_decision(self._decision, device=getattr(args, "device", "cpu"))
+            self._obey(control)
+        elif self._decision is Decision.STOP:
+            self._decision = Decision.RAISE
+        elif self._decision is Decision.SAVE:
+            say("a budget asks for a checkpoint, and rank 0 alone cannot save one: attach klaudit on every rank")
 
     @never_raise
     def _begin_measuring(self, model: Any, tokenizer: Any, global_step: int) -> None:
@@ -281,20 +292,28 @@ class KLAuditCallback(Guarded, TrainerCallback):
     def _declare(self, args: Any, logs: Mapping[str, Any]) -> Framework:
         assert self._recorder is not None
         arguments = read_arguments(args)
-        classes = {"trainer_class": name_library_class(self._trainer), "arguments_class": name_library_class(args)}
-        framework = detect_framework(logs, arguments=arguments, **classes) or UNKNOWN_TRAINER
-        if self._metric_map is not None:
-            framework = extend_framework(framework, self._metric_map)
+        framework = self._recognise(args, arguments, logs)
         series, notes = resolve_series(framework, arguments=arguments, version=find_trl_version(self._trainer, args), logged=logs.keys())
         self._notes += notes
         self._scales = find_scales(framework, arguments)
         probed = {} if self._probe is None else self._probe.series
         self._recorder.declare_series({**series, **probed}, framework=framework.name, algorithm=framework.algorithm)
-        self._run = self._recorder.run
         self._say_what_is_seen(logs)
         if self._identity is not None:
-            self._identity.note(self._notes)
+            self._identity.note(tuple(self._notes))
         return framework
+
+    def _recognise(self, args: Any, arguments: Mapping[str, Any], logs: Mapping[str, Any]) -> Framework:
+        classes = {"trainer_class": name_library_class(self._trainer), "arguments_class": name_library_class(args)}
+        framework = detect_framework(logs, arguments=arguments, **classes) or UNKNOWN_TRAINER
+        if self._metric_map is None:
+            return framework
+        try:
+            return extend_framework(framework, self._metric_map)
+        except InvalidConfig as error:
+            # What it says may contradict this trainer's own keys, which nobody knew before; the steps are worth more.
+            self.guard.note("the metric map", error)
+            return framework
 
     def _say_what_is_seen(self, logs: Mapping[str, Any]) -> None:
         assert self._recorder is not None

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from klaudit.callbacks.probe import TRL_REFERENCE_ADAPTER
 from klaudit.callbacks.recording import say
 from klaudit.callbacks.whole_model import unwrap_model
 from klaudit.digests import digest_weights
@@ -14,9 +15,6 @@ from klaudit.errors import KlauditError
 from klaudit.records import ReferenceModel
 
 LIBRARIES = ("trl", "transformers")
-
-TRL_REFERENCE_ADAPTER = "ref"
-"""Where TRL keeps a copy of the adapter that training began with (TRL 1.16 grpo_trainer.py:501, 2727)."""
 
 
 def read_arguments(args: Any) -> Mapping[str, Any]:

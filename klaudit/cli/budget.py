@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from klaudit.callbacks.enforcement import require_known_action
-from klaudit.cli.options import JsonOption, StoreOption, open_given_store, read_given_store
+from klaudit.cli.options import ByOption, JsonOption, StoreOption, open_given_store, read_given_store
 from klaudit.cli.output import console, messages, print_json, print_table
 from klaudit.errors import InvalidConfig
 from klaudit.records import KLBudget
@@ -27,6 +27,7 @@ def set_budget(
     action: Annotated[str, typer.Option("--action", help="alert, save_checkpoint or stop.")] = "alert",
     owner: Annotated[str | None, typer.Option("--owner", help="Who answers for it.")] = None,
     reason: Annotated[str | None, typer.Option("--reason", help="Why this limit.")] = None,
+    by: ByOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -36,7 +37,7 @@ def set_budget(
     choices: dict[str, Any] = {"unit": unit, "scope": scope, "on": on, "action": action}
     budget = KLBudget(limit, window_steps=window_steps, owner=owner, reason=reason, match=match, created_at=datetime.now(UTC), **choices)
     require_known_action(budget)
-    with open_given_store(store, create=run is None) as opened:
+    with open_given_store(store, create=run is None, by=by) as opened:
         run_id = None if run is None else opened.runs.get(run).id
         added = opened.budgets.add(replace(budget, run_id=run_id))
     if as_json:
@@ -76,9 +77,11 @@ def show_budget(
 
 
 @app.command("remove")
-def remove_budget(budget: Annotated[str, typer.Argument(metavar="BUDGET", help="Its id.")], store: StoreOption = None) -> None:
+def remove_budget(
+    budget: Annotated[str, typer.Argument(metavar="BUDGET", help="Its id.")], by: ByOption = None, store: StoreOption = None
+) -> None:
     """Take a budget back; that it stood is kept."""
-    with open_given_store(store) as opened:
+    with open_given_store(store, by=by) as opened:
         found = _find(opened.budgets.list(), budget)
         opened.budgets.remove(found.id)
     messages.print(f"removed budget {found.id}: {found.label}", markup=False)

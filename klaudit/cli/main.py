@@ -1,5 +1,6 @@
 """The command tree, and how an error becomes one line and an exit code (DESIGN 6.1)."""
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -9,12 +10,14 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 import klaudit
-from klaudit.cli import audit, budget, dashboard, db, demo, drift, policy, report, rules, runs
+from klaudit.cli import audit, budget, dashboard, db, demo, drift, export, imports, ledger, policy, report, rules, runs
 from klaudit.cli.output import messages
 from klaudit.errors import KlauditError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+CLOSED_PIPE = 141
+"""Exit code when who reads standard output has gone, as `head` does; as shells have it for SIGPIPE."""
 
 app = typer.Typer(
     name="klaudit",
@@ -27,11 +30,14 @@ app = typer.Typer(
 app.command(name="demo")(demo.run_demo)
 app.command(name="train")(demo.run_training)
 app.add_typer(runs.app, name="runs")
+app.command(name="import")(imports.import_runs)
+app.command(name="export")(export.write_export)
 app.command(name="audit")(audit.audit_run)
 app.add_typer(rules.app, name="rules")
 app.add_typer(policy.app, name="policy")
 app.add_typer(drift.app, name="drift")
 app.add_typer(budget.app, name="budget")
+app.add_typer(ledger.app, name="ledger")
 app.command(name="report")(report.write_report)
 app.command(name="dashboard")(dashboard.open_dashboard)
 app.add_typer(db.app, name="db")
@@ -59,6 +65,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command; returns the exit code."""
     try:
         result = app(args=list(arguments), prog_name="klaudit", standalone_mode=False)
+        sys.stdout.flush()
     except KlauditError as error:
         messages.print(f"klaudit: {error}", markup=False, soft_wrap=True)
         return error.exit_code
@@ -70,9 +77,8 @@ def run(arguments: Sequence[str]) -> int:
     except Abort:
         messages.print("klaudit: nothing was done", markup=False)
         return 2
-    except OSError as error:
-        messages.print(f"klaudit: the system refused: {error}", markup=False, soft_wrap=True)
-        return 3
+    except (OSError, SystemExit) as error:
+        return _end_refused(error)
     except Exception:
         # Python's own exit code would be 1, which means findings.
         traceback.print_exc()
@@ -81,3 +87,14 @@ def run(arguments: Sequence[str]) -> int:
     if result == INTERRUPTED:
         messages.print("klaudit: interrupted", markup=False)
     return result if isinstance(result, int) else 0
+
+
+def _end_refused(error: OSError | SystemExit) -> int:
+    """The exit code of a command that the system refused something."""
+    # SystemExit is typer's answer to a broken pipe; its code, 1, would mean findings.
+    if isinstance(error, (BrokenPipeError, SystemExit)):
+        # What is still in the buffer would be tried again when the interpreter ends, and complained about.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    messages.print(f"klaudit: the system refused: {error}", markup=False, soft_wrap=True)
+    return 3

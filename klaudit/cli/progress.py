@@ -1,12 +1,27 @@
 """Progress bars of the long commands."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Column
 
 from klaudit.cli.output import messages
+
+MANY_STEPS = 20_000
+"""From how many on going over a run's steps takes long enough for a bar; seconds."""
+MANY_BYTES = 10 << 20
+"""From how many on reading a file takes long enough for a bar."""
 
 
 @contextmanager
@@ -32,6 +47,19 @@ def track_training(n_steps: int) -> Iterator[Callable[[int, dict[str, float]], N
 
 
 @contextmanager
+def track_verification() -> Iterator[Callable[[int, int], None]]:
+    """A bar over the ledger's entries, gone at the end; gives the function to call with entries done and entries in all."""
+    columns = (TextColumn("verified"), MofNCompleteColumn(), TextColumn("entries"), BarColumn(bar_width=24), TimeRemainingColumn())
+    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
+        task = progress.add_task("verification", total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield show
+
+
+@contextmanager
 def track_drift() -> Iterator[Callable[[int, int], None]]:
     """A bar over all checkpoints; gives the function to call with sequences done and sequences in all."""
     columns = (
@@ -46,5 +74,27 @@ def track_drift() -> Iterator[Callable[[int, int], None]]:
 
         def show(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
+
+        yield show
+
+
+def track_steps(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    """A bar over a run's steps, shown only where there are many; gives the function to call with steps done and steps in all."""
+    return _track_large(what, TextColumn("{task.percentage:.0f}%"), TimeRemainingColumn(), shown_from=MANY_STEPS)
+
+
+def track_bytes(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    """A bar over a file, shown only where it is large; gives the function to call with bytes done and bytes in all."""
+    return _track_large(what, DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), shown_from=MANY_BYTES)
+
+
+@contextmanager
+def _track_large(what: str, *columns: ProgressColumn, shown_from: int) -> Iterator[Callable[[int, int], None]]:
+    shown = (TextColumn(what), BarColumn(bar_width=24), *columns)
+    with Progress(*shown, console=messages, transient=True, disable=not messages.is_terminal) as bar:
+        task = bar.add_task(what, total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=total >= shown_from)
 
         yield show

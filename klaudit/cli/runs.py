@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from klaudit.audit.audit import describe_series
-from klaudit.cli.options import JsonOption, RunArgument, StoreOption, open_given_store, read_given_store
+from klaudit.cli.options import ByOption, JsonOption, RunArgument, StoreOption, open_given_store, read_given_store
 from klaudit.cli.output import console, messages, print_json, print_table
 from klaudit.records import UNIT_LABELS, KLReading, RunSummary
 
@@ -48,10 +48,13 @@ def show_run(run: RunArgument, store: StoreOption = None, as_json: JsonOption = 
 
 @app.command("delete")
 def delete_run(
-    run: RunArgument, store: StoreOption = None, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
+    run: RunArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    by: ByOption = None,
+    store: StoreOption = None,
 ) -> None:
-    """Delete a run and everything that was recorded of it."""
-    with open_given_store(store) as opened:
+    """Delete a run and everything that was recorded of it; the ledger keeps that it was there."""
+    with open_given_store(store, by=by) as opened:
         found = opened.runs.get(run)
         if not yes:
             typer.confirm(

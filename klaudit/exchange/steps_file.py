@@ -16,6 +16,7 @@ from klaudit.records.non_finite import decode_float, encode_float, encode_json
 
 FORMAT = "klaudit-steps/1"
 SE_SUFFIX = "_se"
+NO_KL = "the file has no kl for this step"
 SERIES_FIELDS = tuple(field.name for field in fields(KLSeries))
 LARGEST_STEP = 2**63 - 1
 
@@ -33,9 +34,40 @@ class StepsFile:
 def write_steps_file(path: Path, *, run: Run, steps: Iterable[StepRecord]) -> None:
     """Write a run; the file appears whole or not at all."""
     with write_whole(path) as file:
-        file.write(_encode(_describe_run(run)) + "\n")
-        for record in steps:
-            file.write(_encode(_describe_step(record)) + "\n")
+        file.writelines(format_lines(run, steps))
+
+
+def format_lines(run: Run, steps: Iterable[StepRecord]) -> Iterator[str]:
+    """The lines of the file, each with its end."""
+    yield encode_line(describe_run(run)) + "\n"
+    for record in steps:
+        yield encode_line(describe_step(record, run=run)) + "\n"
+
+
+def read_run(content: Mapping[str, Any], where: str, *, began_at: datetime) -> Run:
+    """The run that a header describes.
+
+    Args:
+        content: the header.
+        where: it stands, for errors.
+        began_at: when the run began, where the header does not say.
+
+    Raises:
+        InvalidStepsFile: a field that cannot be read.
+    """
+    header = _Object(content, where)
+    if content.get("format") != FORMAT:
+        raise header.refuse("format", f'expected "{FORMAT}"; got {content.get("format")!r}')
+    return _read_run(header, began_at=began_at)
+
+
+def read_step(content: Mapping[str, Any], where: str, *, run: Run) -> StepRecord:
+    """The step that a line's object describes.
+
+    Raises:
+        InvalidStepsFile: a field that cannot be read.
+    """
+    return _read_step(_Object(content, where), run=run)
 
 
 def read_steps_file(path: Path) -> StepsFile:
@@ -45,10 +77,8 @@ def read_steps_file(path: Path) -> StepsFile:
         InvalidStepsFile: a line that cannot be read; the message names file, line and field.
     """
     header, *lines = _read_lines(path)
-    if header.content.get("format") != FORMAT:
-        raise header.refuse("format", f'expected "{FORMAT}"; got {header.content.get("format")!r}')
     first_time = lines[0].take("time", _read_time) if lines else None
-    run = _read_run(header, began_at=first_time or datetime.fromtimestamp(path.stat().st_mtime, UTC))
+    run = read_run(header.content, header.where, began_at=first_time or datetime.fromtimestamp(path.stat().st_mtime, UTC))
     steps: dict[tuple[int, int], StepRecord] = {}
     for line in lines:
         step = _read_step(line, run=run)
@@ -112,7 +142,8 @@ def _decode(line: str, *, where: str) -> dict[str, Any]:
         raise InvalidStepsFile(f"{where}: expected one JSON object; {error}") from error
 
 
-def _encode(value: Mapping[str, Any]) -> str:
+def encode_line(value: Mapping[str, Any]) -> str:
+    """A JSON object on one line."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
 
 
@@ -121,7 +152,8 @@ def _describe_series(series: KLSeries) -> dict[str, Any]:
     return {name: value for name, value in described.items() if value is not None}
 
 
-def _describe_run(run: Run) -> dict[str, Any]:
+def describe_run(run: Run) -> dict[str, Any]:
+    """The header of a run."""
     header: dict[str, Any] = {
         "format": FORMAT,
         "run": {
@@ -135,6 +167,7 @@ def _describe_run(run: Run) -> dict[str, Any]:
             "started_at": run.started_at.isoformat(),
             "finished_at": run.finished_at.isoformat() if run.finished_at else None,
             "config": encode_json(dict(run.config)) or None,
+            "identity": encode_json(dict(run.identity)) if run.identity is not None else None,
         },
         "series": {key: _describe_series(series) for key, series in run.series.items() if key != PRIMARY},
         "batch_size": run.batch_size,
@@ -147,25 +180,60 @@ def _describe_run(run: Run) -> dict[str, Any]:
     return {name: value for name, value in header.items() if value not in (None, {})}
 
 
-def _describe_step(record: StepRecord) -> dict[str, Any]:
+def describe_step(record: StepRecord, *, run: Run) -> dict[str, Any]:
+    """The JSON object of one step of a run.
+
+    What a reading is beyond value and standard error follows from the header and from the metric `response_length`; where it does not,
+    `readings` says it.
+    """
+    described: dict[str, Any] = {"step": record.step, "segment": record.segment, "time": record.logged_at.isoformat()}
     metrics: dict[str, Any] = {}
-    for key, reading in record.readings.items():
-        if reading.value is not None:
-            metrics[key] = encode_float(reading.value)
-            if reading.standard_error is not None:
-                metrics[key + SE_SUFFIX] = encode_float(reading.standard_error)
-    metrics.update({name: encode_float(value) for name, value in record.metrics.items()})
-    described = {
-        "step": record.step,
-        "segment": record.segment,
-        "time": record.logged_at.isoformat(),
-        "kl": encode_float(record.kl.value),
-        "kl_se": encode_float(record.kl.standard_error),
+    said: dict[str, Any] = {key: None for key in run.series if key != PRIMARY and key in record.metrics and key not in record.readings}
+    for key, reading in ((PRIMARY, record.kl), *record.readings.items()):
+        stands_beside = reading.value is not None and _is_unambiguous(key, record, run)
+        if stands_beside:
+            numbers = {key: reading.value, key + SE_SUFFIX: reading.standard_error}
+            beside = described if key == PRIMARY else metrics
+            beside.update({name: encode_float(number) for name, number in numbers.items() if number is not None})
+        if not stands_beside or reading != _infer_reading(run, key, record.metrics, reading.value, reading.standard_error):
+            said[key] = _describe_reading(reading, with_numbers=not stands_beside)
+    if said.get(PRIMARY) == {"not_measured": NO_KL}:
+        del said[PRIMARY]
+    described |= {
         "beta": encode_float(record.beta),
         "score": encode_float(record.score),
-        "metrics": metrics or None,
+        "metrics": metrics | {name: encode_float(value) for name, value in record.metrics.items()} or None,
+        "readings": said or None,
     }
     return {name: value for name, value in described.items() if value is not None}
+
+
+def _is_unambiguous(key: str, record: StepRecord, run: Run) -> bool:
+    """Whether a reading's numbers can stand among the step's metrics: nothing else there bears their names."""
+    if key == PRIMARY:
+        return True
+    taken = record.metrics.keys() | run.series.keys()
+    return key in run.series and not key.endswith(SE_SUFFIX) and key not in record.metrics and key + SE_SUFFIX not in taken
+
+
+def _describe_reading(reading: KLReading, *, with_numbers: bool) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "n_sequences": reading.n_sequences,
+        "mean_length": encode_float(reading.mean_length),
+        "not_measured": reading.not_measured,
+    }
+    if with_numbers:
+        described |= {"value": encode_float(reading.value), "standard_error": encode_float(reading.standard_error)}
+    return {name: value for name, value in described.items() if value is not None}
+
+
+def _infer_reading(run: Run, key: str, metrics: Mapping[str, float], value: float | None, error: float | None) -> KLReading:
+    """The reading that a value and its standard error are, where the step says nothing more of it."""
+    series = run.series.get(key, UNDECLARED)
+    if value is None:
+        return KLReading.absent(series, NO_KL)
+    length = metrics.get("response_length")
+    return KLReading(series, value, error, run.batch_size, length if length is not None and 0 < length < math.inf else None)
 
 
 def _read_run(header: _Object, *, began_at: datetime) -> Run:
@@ -191,6 +259,7 @@ def _read_run(header: _Object, *, began_at: datetime) -> Run:
             series={PRIMARY: header.take(PRIMARY, _read_series) or UNDECLARED}
             | {key: series.take(key, _read_series) or UNDECLARED for key in series.content},
             config=declared.take("config", _require_object) or {},
+            identity=declared.take("identity", _require_object),
         )
 
 
@@ -198,23 +267,20 @@ def _read_step(line: _Object, *, run: Run) -> StepRecord:
     step = line.take("step", _require_whole)
     if step is None:
         raise line.refuse("step", "expected a whole number; it is missing")
-    given = line.enter("metrics")
+    given, said = line.enter("metrics"), line.enter("readings")
     metrics = {name: value for name in given.content if (value := given.take(name, decode_float)) is not None}
-    length = metrics.get("response_length")
-    mean_length = length if length is not None and 0 < length < math.inf else None
-
-    def read(key: str, value: float, error: float | None) -> KLReading:
-        return KLReading(run.series[key], value, error, run.batch_size, mean_length)
-
+    beside = {
+        key: (metrics.pop(key), metrics.pop(key + SE_SUFFIX, None))
+        for key in run.series
+        if key != PRIMARY and key in metrics and _takes_numbers_beside(said, key)
+    }
     readings = {}
-    for key in run.series:
-        if key in metrics:
-            with given.reading(key):
-                readings[key] = read(key, metrics.pop(key), metrics.pop(key + SE_SUFFIX, None))
-    with line.reading("kl"):
-        value = line.take("kl", decode_float)
-        absent = KLReading.absent(run.series[PRIMARY], "the file has no kl for this step")
-        kl = absent if value is None else read(PRIMARY, value, line.take("kl_se", decode_float))
+    for key in dict.fromkeys((*beside, *said.content)):
+        if key != PRIMARY and said.content.get(key, {}) is not None:
+            with (said if key in said.content else given).reading(key):
+                readings[key] = _read_reading(said, key, run, metrics, *beside.get(key, (None, None)))
+    with line.reading(PRIMARY):
+        kl = _read_reading(said, PRIMARY, run, metrics, line.take(PRIMARY, decode_float), line.take(PRIMARY + SE_SUFFIX, decode_float))
     with line.reading("metrics"):
         return StepRecord(
             step=step,
@@ -226,6 +292,26 @@ def _read_step(line: _Object, *, run: Run) -> StepRecord:
             score=line.take("score", decode_float),
             metrics=metrics,
         )
+
+
+def _takes_numbers_beside(said: _Object, key: str) -> bool:
+    """Whether a reading's numbers stand among the metrics: `readings` does not give them, nor says that there are none."""
+    entry = said.content.get(key, {})
+    return isinstance(entry, dict) and not {"value", "not_measured"} & entry.keys()
+
+
+def _read_reading(said: _Object, key: str, run: Run, metrics: Mapping[str, float], value: float | None, error: float | None) -> KLReading:
+    if key not in said.content:
+        return _infer_reading(run, key, metrics, value, error)
+    entry = said.enter(key)
+    return KLReading(
+        series=run.series.get(key, UNDECLARED),
+        value=entry.take("value", decode_float) if value is None else value,
+        standard_error=entry.take("standard_error", decode_float) if error is None else error,
+        n_sequences=entry.take("n_sequences", _require_whole),
+        mean_length=entry.take("mean_length", decode_float),
+        not_measured=entry.take("not_measured", _require_text),
+    )
 
 
 def _read_series(described: Any) -> KLSeries:

@@ -48,6 +48,8 @@ def describe_segment(segment: Segment) -> dict[str, Any]:
         "reference_digest": segment.reference_digest,
         "ended_at": None if segment.ended_at is None else format_moment(segment.ended_at),
         "n_lost": segment.n_lost,
+        "lost_first_step": segment.lost_first_step,
+        "lost_last_step": segment.lost_last_step,
         "lost_reason": segment.lost_reason,
     }
 

@@ -184,7 +184,7 @@ def list_changes(kind: str, body: Mapping[str, Any]) -> Iterator[tuple[RowKey, M
     match kind:
         case "run_opened" | "trainer_declared" | "identity_declared":
             yield ("run",), body
-        case "segment_began" | "segment_ended" | "steps_lost":
+        case "segment_began" | "segment_ended" | "steps_lost" | "reference_declared":
             yield ("segment", body["segment"]), body
         case "checkpoint":
             yield ("checkpoint", body["segment"], body["step"], body["path"]), body

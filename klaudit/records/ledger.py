@@ -19,6 +19,7 @@ LedgerKind = Literal[
     "segment_began",
     "segment_ended",
     "steps_lost",
+    "reference_declared",
     "steps",
     "checkpoint",
     "drift_measured",

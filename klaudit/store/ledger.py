@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, func, insert, select, text
+from sqlalchemy import Connection, RowMapping, and_, bindparam, func, insert, select, text
 
 from klaudit.ledger import EMPTY_HEAD, seal
 from klaudit.ledger.bodies import describe_batch
@@ -23,6 +23,8 @@ APPEND_LOCK = 0x6B6C6175
 _INSERT = insert(ledger_entries)
 _LAST = select(ledger_entries.c.seq, ledger_entries.c.hash).order_by(ledger_entries.c.seq.desc()).limit(1)
 _HEAD_COLUMNS = (ledger_entries.c.run_id, ledger_entries.c.run_seq, ledger_entries.c.seq, ledger_entries.c.hash)
+_OF_RUN = ledger_entries.c.run_id == bindparam("run")
+_RUN_HEAD = select(*_HEAD_COLUMNS).where(_OF_RUN).order_by(ledger_entries.c.run_seq.desc()).limit(1)
 
 
 class LedgerRepository:
@@ -152,9 +154,8 @@ def _read_last(connection: Connection) -> LedgerHead:
 
 
 def _read_run_head(connection: Connection, run_id: str) -> RunHead | None:
-    query = select(*_HEAD_COLUMNS).where(ledger_entries.c.run_id == run_id).order_by(ledger_entries.c.run_seq.desc()).limit(1)
-    row = connection.execute(query).mappings().first()
-    return None if row is None else RunHead(**row)
+    row = connection.execute(_RUN_HEAD, {"run": run_id}).first()
+    return None if row is None else RunHead(*row)
 
 
 def _read_run_heads(connection: Connection) -> tuple[RunHead, ...]:

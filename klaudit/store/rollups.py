@@ -95,31 +95,38 @@ def roll_up(run_id: str, batch: Iterable[tuple[int, int, Mapping[str, float]]], 
         batch: segment, step and values of each step, in order.
         keys: that are rolled up.
     """
-    wanted = set(keys)
-    buckets: dict[tuple[int, int, int], dict[str, list[tuple[float, int]]]] = {}
+    wanted, finest = set(keys), min(LEVELS)
+    points: dict[tuple[int, int], dict[str, list[tuple[float, int]]]] = {}
     for segment, step, values in batch:
-        found = [buckets.setdefault((level, segment, step // level), defaultdict(list)) for level in LEVELS]
+        bucket = points.setdefault((segment, step // finest), defaultdict(list))
         for key, value in values.items():
             if key in wanted:
-                point = (value, step)
-                for bucket in found:
-                    bucket[key].append(point)
-    return [
-        {"run_id": run_id, "key": key, "level": level, "segment": segment, "bucket": number, **_sum_up(points)}
-        for (level, segment, number), by_key in buckets.items()
-        for key, points in by_key.items()
-    ]
+                bucket[key].append((value, step))
+    rows = []
+    for level in LEVELS:
+        buckets: dict[tuple[int, int], dict[str, list[tuple[float, int]]]] = {}
+        for (segment, number), by_key in points.items():
+            bucket = buckets.setdefault((segment, number * finest // level), defaultdict(list))
+            for key, inside in by_key.items():
+                bucket[key] += inside
+        for (segment, number), by_key in buckets.items():
+            place = {"run_id": run_id, "level": level, "segment": segment, "bucket": number}
+            rows += [{**place, "key": key, **_sum_up(inside)} for key, inside in by_key.items()]
+    return rows
 
 
 def _sum_up(points: Sequence[tuple[float, int]]) -> dict[str, Any]:
-    finite = [point for point in points if isfinite(point[0])]
+    total = sum(map(_get_value, points))
+    # A sum that is finite has only finite terms.
+    finite = points
+    if not isfinite(total):
+        finite = [point for point in points if isfinite(point[0])]
+        total = sum(map(_get_value, finite))
     low: tuple[float | None, int | None] = (None, None)
     high = low
-    total = 0.0
     if finite:
         # Of equal values the first that comes, which is that of the lowest step.
         low, high = min(finite, key=_get_value), max(finite, key=_get_value)
-        total = sum(map(_get_value, finite))
     return {
         "n": len(finite),
         "min": low[0],

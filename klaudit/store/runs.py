@@ -216,6 +216,19 @@ class RunRepository:
         with self._database.writing() as connection:
             return connection.execute(update(segments).where(*where).values(heartbeat_at=now, lease_until=until)).rowcount == 1
 
+    def set_reference_digest(self, run_id: str, segment: int, digest: str) -> None:
+        """Say what the reference of a segment is, once that is computed; a segment that has a digest keeps it.
+
+        Raises:
+            RunNotFound: no run has this id.
+        """
+        where = (segments.c.run_id == run_id, segments.c.segment == segment, segments.c.reference_digest.is_(None))
+        with self._database.writing() as connection:
+            require_run(connection, run_id)
+            if connection.execute(update(segments).where(*where).values(reference_digest=digest)).rowcount:
+                body = {"segment": segment, "reference_digest": digest}
+                self._ledger.append(connection, [LedgerDraft("reference_declared", body, run_id)])
+
     def set_loss(
         self, run_id: str, segment: int, *, n_lost: int, reason: str | None, first_step: int | None = None, last_step: int | None = None
     ) -> None:

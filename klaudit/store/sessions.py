@@ -3,12 +3,12 @@
 import contextlib
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from klaudit.errors import InvalidJournal, KlauditError, NameTaken, RunInUse, RunNotFound
 from klaudit.records import Checkpoint, KLBudget, KLSeries, Run, Segment
@@ -281,10 +281,21 @@ def apply_entry(store: "Store", run_id: str, segment: int, entry: Entry) -> None
                 store.checkpoints.add(replace(known, digest=digest))
         case ("identity", identity):
             store.runs.set_identity(run_id, identity)
+            if (digest := find_reference_digest(identity)) is not None:
+                store.runs.set_reference_digest(run_id, segment, digest)
         case _:
             raise InvalidJournal(
                 f"expected an entry that klaudit knows; got one of kind {entry[0]!r}, written by a newer klaudit. Upgrade it"
             )
+
+
+def find_reference_digest(identity: Mapping[str, Any]) -> str | None:
+    """What the reference is by its weights: `sha256:` of its files, else `params:` of the tensors in memory; None where neither is known."""
+    reference = identity.get("reference") or {}
+    if reference.get("digest"):
+        return str(reference["digest"])
+    parameters = reference.get("parameters_digest")
+    return f"params:{str(parameters).rpartition(':')[2]}" if parameters else None
 
 
 @dataclass(frozen=True, slots=True)

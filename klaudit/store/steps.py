@@ -89,7 +89,7 @@ class StepRepository:
         if samples := [to_sample_row(run_id, sample) for one in logged for sample in one.samples]:
             connection.execute(_INSERT_SAMPLES, samples)
         values = [list_values(record) for record in records]
-        keys = extend_keys(summary["keys"], values)
+        keys = extend_keys(summary["rollup_keys"], values)
         places = [(one.segment, one.step, own) for one, own in zip(records, values, strict=True)]
         write_rollups(connection, roll_up(run_id, places, keys))
         advance_summary(connection, summary, records=records, values=values, series=series, keys=keys)

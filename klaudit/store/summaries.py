@@ -24,7 +24,7 @@ def find_kl_key(series: Mapping[str, KLSeries]) -> str:
 
 def create_summary(connection: Connection, run_id: str, series: Mapping[str, KLSeries]) -> None:
     """Begin the summary of a new run."""
-    row = {"n_steps": 0, "n_kl_measured": 0, "n_non_finite": 0, "n_lost": 0, "kl_key": find_kl_key(series), "keys": []}
+    row = {"n_steps": 0, "n_kl_measured": 0, "n_non_finite": 0, "n_lost": 0, "kl_key": find_kl_key(series), "rollup_keys": []}
     connection.execute(insert(run_summaries), row | {"run_id": run_id})
 
 
@@ -74,8 +74,8 @@ def advance_summary(
         changes |= {"first_segment": first.segment, "first_step": first.step}
     if summary["last_step"] is None or find_place(last) > (summary["last_segment"], summary["last_step"]):
         changes |= describe_last_step(last, kl_key, series)
-    if len(keys) != len(summary["keys"]):
-        changes["keys"] = list(keys)
+    if len(keys) != len(summary["rollup_keys"]):
+        changes["rollup_keys"] = list(keys)
     connection.execute(_UPDATE, changes | {"id": summary["run_id"]})
 
 

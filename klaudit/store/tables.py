@@ -285,7 +285,7 @@ run_summaries = Table(
     *float_columns("last_mean_length", "Mean response length of those sequences, in tokens"),
     *float_columns("last_beta", "KL penalty coefficient"),
     *float_columns("last_score", "Raw reward, mean over the batch"),
-    Column("keys", JSONText, nullable=False, comment="JSON: keys of the run's rollups, in order of appearance"),
+    Column("rollup_keys", JSONText, nullable=False, comment="JSON: keys of the run's rollups, in order of appearance"),
     PrimaryKeyConstraint("run_id"),
     comment="One row a run, kept with every batch of steps, so that a list of runs reads no step",
 )

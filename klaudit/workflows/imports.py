@@ -59,9 +59,11 @@ def import_file(store: Store, path: Path, *, format_name: str | None = None, opt
     imports = []
     with store.together():
         known = {digest: summary for summary in store.runs.list() if (digest := _read_digest(summary.run)) is not None}
+        # A reader reads on before it says what it reads.
+        at_first = _look_at((path,))
         for imported in reader.read(path, options):
             files = tuple(imported.files) or (path,)
-            before = _look_at(files)
+            before = _look_at(files) if imported.files else at_first
             if files not in contents:
                 contents[files] = _digest_files(files)
             digest = _digest_import(contents[files], imported, reader=reader, options=options)

@@ -3,24 +3,29 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
-from klaudit.records import Finding, KLBudget, Run, RunSummary
+from klaudit.records import Finding, KLBudget, Run, RunSummary, Segment
 from klaudit.report.views import (
+    CaptureView,
     DriftView,
     LongRun,
+    RunLedger,
     RunsView,
     RunView,
     SampleView,
     list_drawn_keys,
     needs_every_step,
+    view_capture,
     view_drift,
     view_long_run,
     view_run,
     view_runs,
     view_sample,
 )
+from klaudit.report.views.capture import find_silence, state_waiting
 from klaudit.store import LEVELS, Store, open_store
+from klaudit.store.sessions import LEASE_S, Waiting, is_segment_live
 
 LONG_RUN = 5_000
 """Steps beyond which a run is drawn from its roll-ups."""
@@ -35,6 +40,10 @@ WINDOWS = 10
 """Spans of a budget's window that are read: what lies before weighs less than 1e-8 in its EWMA."""
 
 
+PASSING = 100
+"""Steps of a live trainer that are on their way; so few are not worth a word unless the store has not heard of it for long."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunState:
     """What says whether a page must be drawn again."""
@@ -43,6 +52,8 @@ class RunState:
     status: str
     n_steps: int
     last_logged_at: datetime | None
+    silence: str | None = None
+    """`no sign of life since 14:03 UTC` where the run says that it is running and nobody writes it."""
 
 
 class Pages:
@@ -58,7 +69,16 @@ class Pages:
 
     def show_runs(self) -> RunsView:
         """The list of runs."""
-        return view_runs(self._store.runs.list(), budgets=self._store.budgets.list())
+        summaries = self._store.runs.list()
+        silences = {one.run.id: self._find_silence(one) for one in summaries if one.run.status == "running"}
+        names = {one.run.id: one.run.name for one in summaries}
+        waiting = [state_waiting(names.get(one.run_id, one.run_name), one.n_steps, is_live=one.is_live) for one in self._list_waiting()]
+        return view_runs(summaries, budgets=self._store.budgets.list(), silences=silences, waiting=waiting)
+
+    def list_waiting(self, run_id: str) -> tuple[str, ...]:
+        """Sentences about steps of a run that stand in a journal and not in the store yet."""
+        run = self._store.runs.get(run_id)
+        return tuple(state_waiting(run.name, one.n_steps, is_live=one.is_live) for one in self._list_waiting() if one.run_id == run.id)
 
     def find_run(self, name: str) -> Run:
         """One run by id or name.
@@ -75,7 +95,27 @@ class Pages:
             RunNotFound: no run has that id.
         """
         summary = self._store.runs.summarize(run_id)
-        return RunState(summary.run.id, summary.run.status, summary.n_steps, summary.last_logged_at)
+        return RunState(summary.run.id, summary.run.status, summary.n_steps, summary.last_logged_at, self._find_silence(summary))
+
+    def read_ledger(self, run_id: str, *, after: RunLedger) -> RunLedger:
+        """What the ledger holds of a run; nothing of it is checked.
+
+        Args:
+            run_id: of the run.
+            after: as it was read before, so that only newer entries are read.
+        """
+        return after.follow(self._store.ledger.list(run_id=run_id, after_seq=after.seq))
+
+    def show_capture(self, run_id: str, *, ledger: RunLedger) -> CaptureView:
+        """What was recorded of a run: its KLs, segments, identity and ledger.
+
+        Raises:
+            RunNotFound: no run has that id.
+        """
+        summary, now = self._store.runs.summarize(run_id), datetime.now(UTC)
+        segments = self._store.runs.segments(run_id)
+        live = next((one.index for one in reversed(segments) if is_segment_live(one, at=now)), None)
+        return view_capture(summary, segments=segments, ledger=ledger, live_segment=live, now=now)
 
     def show_run(self, run_id: str, *, max_points: int = 2000) -> RunView:
         """One run: curves, budgets, findings. A long one is drawn from its roll-ups.
@@ -104,9 +144,9 @@ class Pages:
         budgets = self._store.budgets.for_run(run)
         if summary.n_steps <= LONG_RUN:
             return view_drift(run, measurements=measurements, steps=self._store.steps.list(run.id), budgets=budgets)
-        after = {one.step + 1 for one in measurements if one.step is not None}
-        places = [(segment.index, step) for segment in self._store.runs.segments(run.id) for step in after]
         buckets = [] if run.governing_key is None else self._store.rollups.read(run.id, run.governing_key, choose_level(summary.n_steps))
+        segments = {one.segment for one in buckets} | {one.index for one in self._store.runs.segments(run.id)}
+        places = [(segment, one.step + 1) for segment in segments for one in measurements if one.step is not None]
         steps = self._store.steps.read(run.id, places)
         return view_drift(run, measurements=measurements, steps=steps, budgets=budgets, logged=buckets)
 
@@ -133,6 +173,30 @@ class Pages:
             n_broken_read=len(read),
         )
 
+    def _find_silence(self, summary: RunSummary) -> str | None:
+        if summary.run.status != "running":
+            return None
+        segments, now = self._store.runs.segments(summary.run.id), datetime.now(UTC)
+        writer = segments[-1] if segments else None
+        return find_silence(
+            summary.run,
+            last_logged_at=summary.last_logged_at,
+            n_steps=summary.n_steps,
+            writer=writer,
+            is_writer_live=writer is not None and is_segment_live(writer, at=now),
+            now=now,
+        )
+
+    def _list_waiting(self) -> list[Waiting]:
+        """Without those of a live trainer that are about to be carried over."""
+        now = datetime.now(UTC)
+        return [one for one in self._store.list_waiting() if not (one.is_live and one.n_steps < PASSING and self._is_heard(one, now=now))]
+
+    def _is_heard(self, waiting: Waiting, *, now: datetime) -> bool:
+        """Whether the store heard of the writer of a run no longer than half a lease ago."""
+        writers: Sequence[Segment] = self._store.runs.segments(waiting.run_id)
+        return bool(writers) and (sign := writers[-1].heartbeat_at) is not None and (now - sign).total_seconds() < LEASE_S / 2
+
     def list_sample_steps(self, run_id: str) -> Sequence[int]:
         """Steps that sampled texts were kept of."""
         return self._store.samples.steps_with_samples(run_id)
@@ -142,13 +206,17 @@ class Pages:
         return tuple(view_sample(one) for one in self._store.samples.list(run_id, step=step))
 
 
-def open_pages(url: str) -> Pages:
+def open_pages(url: str, *, journals: Sequence[str] = ()) -> Pages:
     """Open a store for its pages.
+
+    Args:
+        url: of the store.
+        journals: directories in which steps may wait besides the usual one.
 
     Raises:
         StoreError: there is none, or it cannot be read.
     """
-    return Pages(open_store(url, read_only=True))
+    return Pages(open_store(url, read_only=True, journals=journals))
 
 
 def choose_level(n_steps: int) -> int:

@@ -364,6 +364,7 @@ class RunRecorder:
     def _work(self) -> None:
         while True:
             self._wake.wait(self._pause_s or POLL_S)
+            self._fall_in_step()
             self._wake.clear()
             try:
                 is_done = self._carry()
@@ -380,6 +381,12 @@ class RunRecorder:
                 self._carried.notify_all()
         with self._carried:
             self._carried.notify_all()
+
+    def _fall_in_step(self) -> None:
+        """Begin just behind a step: Python runs one thread at a time, and so the work is over before the next step is logged."""
+        last, until = self._last_step, time.monotonic() + LONGEST_HOLD_S
+        while self._queue and self._last_step == last and not self._wake.is_set() and time.monotonic() < until:
+            time.sleep(0.001)
 
     def _stay_away(self, error: Exception) -> None:
         if isinstance(error, RunNotFound):
@@ -455,6 +462,8 @@ class RunRecorder:
             apply_entry(store, self.run.id, begun.segment, entry)
             if entry[0] == "declared" and entry[4]:
                 self._settle_engine(store, begun)
+            elif entry[0] == "identity":
+                self._observe_segment(store, begun)
             return 1
         self._store_steps(store, begun, steps)
         return len(steps)
@@ -531,10 +540,15 @@ class RunRecorder:
             self.run.id, begun.segment, n_lost=loss.n, first_step=loss.first_step, last_step=loss.last_step, reason=LOSS_REASON
         )
         self._reported = loss
-        if self._engine is not None:
-            with self._engine_lock:
-                self._keep(self._engine.observe_segment(store.runs.segments(self.run.id)[begun.segment]))
-            self._keep_findings(store)
+        self._observe_segment(store, begun)
+        self._keep_findings(store)
+
+    def _observe_segment(self, store: Store, begun: Begun) -> None:
+        """Audit what is known of the segment besides its steps."""
+        segment = store.runs.segments(self.run.id)[begun.segment]
+        with self._engine_lock:
+            if self._engine is not None:
+                self._keep(self._engine.observe_segment(segment))
 
     def _end(self, store: Store, begun: Begun, *, failed: bool) -> None:
         self._alerts.wait(LAST_ALERTS_TIMEOUT_S)

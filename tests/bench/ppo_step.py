@@ -8,13 +8,10 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainerControl, TrainerState
 
 from klaudit.callbacks.attachment import attach
 from klaudit.callbacks.trainer_callback import KLAuditCallback
@@ -25,6 +22,8 @@ from klaudit.models.language_model import load_language_model
 from klaudit.ppo.config import PPOConfig
 from klaudit.ppo.trainer import PPOTrainer
 from klaudit.records import KLBudget, TextSample
+from tests.bench.tables import Figures, print_table
+from tests.bench.watch import Finish, Watch
 
 PARTS = ("seconds_sample", "seconds_score", "seconds_reward", "seconds_update", "seconds_step")
 PAUSE_S = 0.05
@@ -32,33 +31,6 @@ SHARE_GOAL_PERCENT = 1.0
 P99_GOAL_MS = 2.0
 LIMITS = {"within budget": 1e6, "in breach at every step": 1e-9}
 """Nats a sequence; a breach revises its finding at every step, which is the most that a step can write."""
-
-
-class Watch(TrainerCallback):
-    """Stands before and after klaudit in the list of callbacks, and times what lies between."""
-
-    def __init__(self) -> None:
-        self.began_at = 0.0
-        self.seconds: list[float] = []
-        self.logs: list[dict[str, float]] = []
-        self.samples: Sequence[TextSample] = ()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **kwargs: Any) -> None:
-        """Begin."""
-        self.logs.append(dict(logs or {}))
-        self.samples = kwargs.get("samples") or self.samples
-        self.began_at = time.perf_counter()
-
-
-class Finish(TrainerCallback):
-    """The end of what `watch` began."""
-
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """End."""
-        self.watch.seconds.append(time.perf_counter() - self.watch.began_at)
 
 
 def train(n_steps: int, *, workspace: Path) -> tuple[Watch, Any]:
@@ -108,8 +80,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--calls", type=int, default=1000)
+    parser.add_argument("--markdown", action="store_true", help="the tables of docs/performance.md")
     arguments = parser.parse_args()
-    console = Console()
     with tempfile.TemporaryDirectory() as name:
         workspace = Path(name)
         watch, args = train(arguments.steps, workspace=workspace)
@@ -117,18 +89,16 @@ def main() -> int:
         logs, seconds = watch.logs[1:], watch.seconds[1:]
         given = {"watch": watch, "args": args, "workspace": workspace}
         again = {name: repeat_callback(arguments.calls, limit=limit, **given) for name, limit in LIMITS.items()}
-    table = Table("part of a PPO step", "median s", title=f"{DEFAULT_MODEL}, 16 sequences x 16 tokens, {len(logs)} steps")
-    for part in PARTS:
-        table.add_row(part.removeprefix("seconds_"), f"{statistics.median(one[part] for one in logs):.3f}")
-    console.print(table)
+    rows = [(part.removeprefix("seconds_"), f"{statistics.median(one[part] for one in logs):.3f}") for part in PARTS]
+    title = f"{DEFAULT_MODEL}, 16 sequences x 16 tokens, {len(logs)} steps"
+    print_table(Figures(title, ("part of a PPO step", "median s"), rows), as_markdown=arguments.markdown)
     share = 100 * statistics.median(seconds) / statistics.median(one["seconds_step"] for one in logs)
     p99 = {name: 1000 * statistics.quantiles(one, n=100)[98] for name, one in again.items()}
-    table = Table("klaudit's callback", "measured", "goal")
-    table.add_row("share of a real step", f"{share:.3f} %", f"under {SHARE_GOAL_PERCENT:g} %")
+    goals = [("share of a real step", f"{share:.3f} %", f"under {SHARE_GOAL_PERCENT:g} %")]
     for name, one in again.items():
-        table.add_row(f"median of {len(one)} calls, {name}", f"{1000 * statistics.median(one):.2f} ms", "")
-        table.add_row(f"p99 of {len(one)} calls, {name}", f"{p99[name]:.2f} ms", f"under {P99_GOAL_MS:g} ms")
-    console.print(table)
+        goals.append((f"median of {len(one)} calls, {name}", f"{1000 * statistics.median(one):.2f} ms", ""))
+        goals.append((f"p99 of {len(one)} calls, {name}", f"{p99[name]:.2f} ms", f"under {P99_GOAL_MS:g} ms"))
+    print_table(Figures("The embedded PPO", ("klaudit's callback", "measured", "goal"), goals), as_markdown=arguments.markdown)
     return 0 if share < SHARE_GOAL_PERCENT and max(p99.values()) < P99_GOAL_MS else 1
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import klaudit
 from klaudit.callbacks.trainer_callback import KLAuditCallback
@@ -240,6 +241,113 @@ def test_a_training_that_broke_off_is_marked_when_the_trainer_begins_again(store
     assert {one.run.name: one.run.status for one in store.runs.list()} == {"trl": "failed", "trl-2": "finished"}
 
 
+# --- several logs of a step
+
+
+def test_an_evaluation_stands_with_the_step_that_follows(store_url: str, store: Store) -> None:
+    callback = KLAuditCallback("trl", store=store_url, heldout="eval_reward")
+    trainer = BareTrainer(callback)
+    trainer.begin()
+    for score in (0.5, 0.7):
+        trainer.step(trl_logs(0.5))
+        trainer.log({"eval_reward": score, "eval_runtime": 1.0})
+    trainer.step(trl_logs(0.5))
+    callback.on_train_end(trainer.args, trainer.state, trainer.control)
+    assert callback.failures == 0
+    steps = store.steps.list(store.runs.get("trl").id)
+    assert [one.metrics.get("heldout_score") for one in steps] == [None, 0.5, 0.7]
+    assert "eval_runtime" not in steps[1].metrics
+
+
+def test_a_step_that_is_logged_twice_is_recorded_once_and_the_second_log_is_counted(
+    store_url: str, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callback = KLAuditCallback("trl", store=store_url)
+    trainer = BareTrainer(callback)
+    trainer.begin()
+    trainer.step(trl_logs(0.5))
+    trainer.log(trl_logs(9.0))
+    trainer.step(trl_logs(0.6))
+    callback.on_train_end(trainer.args, trainer.state, trainer.control)
+    assert [one.kl.value for one in store.steps.list(store.runs.get("trl").id)] == [0.5, 0.6]
+    assert callback.failures == 1
+    assert "expected one log of step 1; got a second one of objective/kl" in capsys.readouterr().err
+
+
+# --- what a person adds
+
+
+def test_a_key_of_ones_own_is_labelled_and_governs(store_url: str, store: Store) -> None:
+    series = KLSeries(estimator="full", unit="nats_per_sequence")
+    budget = KLBudget(1.0, "nats_per_sequence", on="value", action="stop")
+    callback = KLAuditCallback("own", store=store_url, metric_map={"my/kl": series, "my/reward": "score"}, budget=budget)
+    trainer = BareTrainer(callback)
+    trainer.begin()
+    trainer.step({"my/kl": 0.5, "my/reward": 0.2})
+    trainer.step({"my/kl": 2.0, "my/reward": 0.3})
+    assert trainer.control.should_training_stop
+    callback.on_train_end(trainer.args, trainer.state, trainer.control)
+    run = store.runs.get("own")
+    assert (run.governing_key, run.series["kl"].source_key) == ("kl", "my/kl")
+    assert [(one.kl.value, one.score) for one in store.steps.list(run.id)] == [(0.5, 0.2), (2.0, 0.3)]
+
+
+def test_a_metric_map_that_contradicts_the_trainer_costs_no_step(store_url: str, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    callback = KLAuditCallback("trl", store=store_url, metric_map={"objective/kl": "entropy"})
+    BareTrainer(callback).train([trl_logs(0.5), trl_logs(0.6)])
+    assert [one.kl.value for one in store.steps.list(store.runs.get("trl").id)] == [0.5, 0.6]
+    assert callback.failures == 1
+    assert "the metric map failed and training goes on" in capsys.readouterr().err
+
+
+def test_a_heldout_score_is_recorded_with_the_step_whose_kl_is_of_the_same_policy(
+    tiny: LanguageModel, tmp_path: Path, store_url: str, store: Store
+) -> None:
+    seen: list[int] = []
+
+    def score(_policy: Any, step: int) -> float:
+        seen.append(step)
+        return step / 10
+
+    trainer = make_trainer(tiny, tmp_path / "out", max_steps=4)
+    callback = klaudit.attach(trainer, run="tiny-run", store=store_url, heldout=klaudit.HeldoutScore(score, every_n_steps=2))
+    trainer.train()
+    assert callback.failures == 0
+    assert seen == [1, 2, 4]
+    steps = store.steps.list(store.runs.get("tiny-run").id)
+    assert [one.metrics.get("heldout_score") for one in steps] == [0.1, 0.2, None, 0.4]
+
+
+def test_the_embedded_trainer_is_the_same_to_the_bit_with_a_probe_and_a_heldout_score(tmp_path: Path, store_url: str, store: Store) -> None:
+    alone, watched = make_tiny_model(), make_tiny_model()
+    make_trainer(alone, tmp_path / "alone", max_steps=4).train()
+    trainer = make_trainer(watched, tmp_path / "watched", max_steps=4)
+    probe = klaudit.LiveProbe(["w1", "w2 w3"], every_n_steps=2, max_new_tokens=4)
+    heldout = klaudit.HeldoutScore(lambda *_: float(torch.rand(1)), every_n_steps=1)
+    callback = klaudit.attach(trainer, run="tiny-run", store=store_url, probe=probe, heldout=heldout)
+    trainer.train()
+    assert callback.failures == 0
+    assert all(torch.equal(a, b) for a, b in zip(alone.model.parameters(), watched.model.parameters(), strict=True))
+    steps = store.steps.list(store.runs.get("tiny-run").id)
+    assert [one.readings["kl_probe"].value is None for one in steps] == [False, False, True, False]
+
+
+@pytest.mark.parametrize(("resume", "names"), [("auto", ["tiny-run"]), ("must", ["tiny-run"]), ("never", ["tiny-run", "tiny-run-2"])])
+def test_a_resumed_training_goes_on_with_its_run_unless_it_is_told_not_to(
+    tiny: LanguageModel, tmp_path: Path, store_url: str, store: Store, resume: Any, names: list[str]
+) -> None:
+    first = make_trainer(tiny, tmp_path / "out", max_steps=1)
+    klaudit.attach(first, run="tiny-run", store=store_url)
+    first.train()
+    second = make_trainer(make_tiny_model(), tmp_path / "out", max_steps=2)
+    callback = klaudit.attach(second, run="tiny-run", store=store_url, resume=resume)
+    second.train(resume_from=tmp_path / "out" / "checkpoint-1")
+    assert callback.failures == 0
+    assert sorted(one.run.name for one in store.runs.list()) == names
+    assert callback.run is not None
+    assert callback.run.name == names[-1]
+
+
 # --- what is refused before training starts
 
 
@@ -248,10 +356,21 @@ def test_an_action_that_would_not_be_taken_is_refused() -> None:
         KLAuditCallback("a", budget=[KLBudget(1.0, "nats_per_token"), KLBudget(1.0, "nats_per_token", action="raise_beta")])
 
 
-@pytest.mark.parametrize("arguments", [{"webhook": "ftp://host/"}, {"policy": "nowhere.toml"}])
-def test_what_cannot_be_meant_is_refused_before_training(arguments: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"webhook": "ftp://host/"},
+        {"policy": "nowhere.toml"},
+        {"resume": "perhaps"},
+        {"durability": "some"},
+        {"heldout": 5},
+        {"metric_map": {"my/kl": 5}},
+        {"metric_map": {"my/reward": "scoer"}},
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_training(arguments: dict[str, Any]) -> None:
     with pytest.raises(InvalidConfig):
-        KLAuditCallback("a", **arguments)  # type: ignore[arg-type]
+        KLAuditCallback("a", **arguments)
 
 
 def test_a_settings_file_with_a_wrong_key_is_refused_before_training(tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def planted_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         record_all(recorder, [0.0, 0.1, 0.12])
     with begin(f"sqlite:///{path}", "loud", budgets=[KLBudget(1.0, "nats_per_sequence", owner="me")]) as recorder:
         record_all(recorder, [0.0, 0.1])
-        recorder.record(make_step(3, 2.0), samples=[TextSample(3, "The film was", " good", ())])
-        recorder.record(make_step(4, float("nan")))
+        recorder.log(make_step(3, 2.0), samples=[TextSample(3, "The film was", " good", ())])
+        recorder.log(make_step(4, float("nan")))
     return path
 
 

@@ -38,6 +38,7 @@ def test_the_commands_are_those_that_were_promised() -> None:
     assert {" ".join(path) for path, command in COMMANDS.items() if not hasattr(command, "commands")} == {
         "demo", "train", "audit", "report", "dashboard", "runs list", "runs show", "runs delete", "rules list", "rules show", "policy check",
         "drift measure", "drift show", "budget set", "budget list", "budget show", "budget remove", "db upgrade", "db check",
+        "import", "export", "ledger head", "ledger list", "ledger verify",
     }  # fmt: skip
 
 

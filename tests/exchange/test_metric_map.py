@@ -6,23 +6,29 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from klaudit.exchange.metric_map import KLAUDIT_PPO, TRL_PPO, UNKNOWN_TRAINER, Framework, declare_series, detect_framework, read_logs
+from klaudit.exchange.metric_map import (
+    FRAMEWORKS,
+    KLAUDIT_PPO,
+    TRL_PPO,
+    UNKNOWN_TRAINER,
+    Framework,
+    declare_series,
+    detect_framework,
+    find_beta,
+    find_scales,
+    is_step,
+    read_logs,
+    resolve_series,
+)
 from klaudit.records import KLSeries, StepRecord
+from tests.exchange.framework_logs import LOGS
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 
-# The keys of one log line of each trainer: klaudit/ppo/step_log.py, and TRL 1.12.0 ppo_trainer.py lines 880-908.
-KLAUDIT_LOGS = {
-    "kl_full": 0.5, "kl_full_se": 0.1, "kl_k1": 0.4, "kl_k1_se": 0.2, "kl_k3": 0.6, "kl_k3_se": 0.3, "kl_update": 0.02, "kl_update_se": 0.01,
-    "beta": 0.05, "score": 0.8, "kl_penalty": 0.02, "rlhf_reward": 0.78, "heldout_score": 0.7, "response_length": 16.0, "learning_rate": 1e-5,
-}  # fmt: skip
-TRL_LOGS = {
-    "eps": 3, "objective/kl": 2.0, "objective/entropy": 30.0, "objective/non_score_reward": -0.1, "objective/rlhf_reward": 0.9,
-    "objective/scores": 1.0, "policy/approxkl_avg": 0.01, "policy/clipfrac_avg": 0.02, "policy/entropy_avg": 1.5, "loss/policy_avg": 0.3,
-    "loss/value_avg": 0.2, "val/clipfrac_avg": 0.0, "val/ratio": 1.01, "val/ratio_var": 0.001, "val/num_eos_tokens": 4, "lr": 3e-6,
-    "episode": 64, "epoch": 0.5,
-}  # fmt: skip
+KLAUDIT_LOGS, TRL_LOGS = LOGS["klaudit-ppo"], LOGS["trl-ppo"]
 
 
 def read(logs: Mapping[str, Any], framework: Framework, *, estimator: Any = None, beta: float | None = None) -> StepRecord:
@@ -129,3 +135,65 @@ def test_the_primary_series_is_declared_once() -> None:
     assert set(declare_series(KLAUDIT_PPO)) == {"kl", "kl_k1", "kl_k3", "kl_update"}
     assert set(declare_series(TRL_PPO)) == {"kl", "kl_update"}
     assert declare_series(UNKNOWN_TRAINER) == {"kl": replace(UNKNOWN_TRAINER.series["kl"], source_key="kl")}
+
+
+@pytest.mark.parametrize(
+    ("logs", "expected"),
+    [
+        ({"loss": 0.1}, True),
+        ({"train_runtime": 3.0, "train_loss": 0.1}, False),
+        ({"train_samples_per_second": 3.0}, False),
+        ({"eval_loss": 0.1, "epoch": 1.0}, False),
+    ],
+)
+def test_an_evaluation_and_the_summary_at_the_end_are_no_steps(logs: Mapping[str, Any], expected: bool) -> None:
+    assert is_step(logs) is expected
+
+
+def test_defaults_are_what_an_empty_configuration_resolves_to() -> None:
+    for framework in (KLAUDIT_PPO, TRL_PPO, UNKNOWN_TRAINER):
+        assert resolve_series(framework, arguments={})[0] == declare_series(framework)
+
+
+def test_a_negative_standard_error_is_none() -> None:
+    assert read({**KLAUDIT_LOGS, "kl_full_se": -0.1}, KLAUDIT_PPO).kl.standard_error is None
+
+
+KEYS = sorted({key for logs in LOGS.values() for key in logs} | {"kl", "train/kl", "", "step", "metric"})
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=3,
+)
+ARGUMENTS = sorted(
+    {"beta", "temperature", "logging_steps", "logging_strategy", "top_k", "ref", "sync_ref_model", "use_bias_correction_kl"}
+    | {
+        name
+        for framework in FRAMEWORKS
+        for name in (*framework.estimator_arguments.values(), *framework.beta_arguments, framework.adaptive_argument)
+        if name
+    }
+)
+
+
+@given(
+    framework=st.sampled_from((*FRAMEWORKS, UNKNOWN_TRAINER)),
+    logs=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=8),
+    arguments=st.dictionaries(st.sampled_from(ARGUMENTS), VALUES, max_size=4),
+    version=st.none() | st.sampled_from(["1.16.0", "0.11.4", "main", ""]),
+)
+def test_nothing_that_a_trainer_logs_or_is_told_raises(framework: Framework, logs: Any, arguments: Any, version: str | None) -> None:
+    detect_framework(logs, trainer_class="GRPOTrainer", arguments=arguments)
+    for logged in (None, logs):
+        series, _ = resolve_series(framework, arguments=arguments, version=version, logged=logged)
+        step = read_logs(
+            logs,
+            framework=framework,
+            series=series,
+            step=1,
+            segment=0,
+            logged_at=NOW,
+            beta=find_beta(framework, arguments),
+            scales=find_scales(framework, arguments),
+        )
+        assert step.kl.series is series["kl"]

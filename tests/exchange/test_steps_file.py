@@ -1,20 +1,19 @@
 import json
 import math
-import string
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from klaudit.errors import InvalidStepsFile
-from klaudit.exchange import StepsFile, read_steps_file, write_steps_file
-from klaudit.records import KLReading, KLSeries, ReferenceModel, Run, StepRecord
+from klaudit.exchange import read_steps_file, write_steps_file
+from klaudit.records import KLReading, KLSeries, ReferenceModel, Run
 from klaudit.records.non_finite import encode_float
+from tests.exchange.strategies import RecordedSteps, recorded_steps, spell
 
 # DESIGN 6.3, word for word, each of its two records on one line.
 EXAMPLE = """\
@@ -23,85 +22,14 @@ EXAMPLE = """\
 """
 HEADER, STEP = (json.loads(line) for line in EXAMPLE.splitlines())
 
-# --- any run that a file can hold: lengths and batch size are the run's own, as the format has them once
-
-NAMES = st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)
-KEYS = st.text(string.ascii_lowercase + "/_", min_size=1, max_size=12).filter(lambda key: not key.endswith("_se") and key != "kl")
-MOMENTS = st.datetimes(
-    min_value=datetime(1990, 1, 1),  # noqa: DTZ001 - the strategy adds the zone
-    max_value=datetime(2100, 1, 1),  # noqa: DTZ001
-    timezones=st.sampled_from([UTC, timezone(timedelta(hours=9)), timezone(-timedelta(hours=3, minutes=30))]),
-).map(lambda moment: moment.replace(fold=0))
-FLOATS = st.floats(allow_nan=True, allow_infinity=True)
-ERRORS = st.none() | st.floats(min_value=0, allow_infinity=True)
-SERIES = st.builds(
-    KLSeries,
-    kind=st.sampled_from(["reference", "update", "mismatch", "baseline", "unknown"]),
-    estimator=st.sampled_from(["k1", "k2", "k3", "full", "unknown"]),
-    unit=st.sampled_from(["nats_per_token", "nats_per_sequence", "unknown"]),
-    aggregation=st.sampled_from(["batch_mean", "token_mean", "window_mean", "unknown"]),
-    direction=st.sampled_from(["reverse", "forward", "unknown"]),
-    temperature=st.none() | st.floats(0.01, 10),
-    source_key=st.none() | NAMES,
-)
-
-
-@st.composite
-def steps_files(draw: st.DrawFn) -> StepsFile:
-    keys = draw(st.lists(KEYS, max_size=3, unique=True))
-    batch_size = draw(st.none() | st.integers(1, 1024))
-    run = Run(
-        id="",
-        name=draw(NAMES),
-        started_at=draw(MOMENTS),
-        status=draw(st.sampled_from(["running", "finished", "failed"])),
-        finished_at=draw(st.none() | MOMENTS),
-        algorithm=draw(st.none() | NAMES),
-        policy=draw(st.none() | NAMES),
-        reference=draw(st.none() | st.builds(ReferenceModel, NAMES, st.none() | st.just("sha256:" + "0a" * 32))),
-        batch_size=batch_size,
-        beta=draw(st.none() | FLOATS),
-        planned_steps=draw(st.none() | st.integers(0, 10**6)),
-        series={key: draw(SERIES) for key in ("kl", *keys)},
-        config=draw(st.dictionaries(NAMES, st.none() | st.booleans() | st.integers(-5, 5) | NAMES, max_size=3)),
-    )
-    places = draw(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 10**9)), max_size=4, unique=True))
-    return StepsFile(run, tuple(draw(steps(run, segment=segment, step=step)) for segment, step in places))
-
-
-@st.composite
-def steps(draw: st.DrawFn, run: Run, *, segment: int, step: int) -> StepRecord:
-    length = draw(st.none() | st.floats(0.5, 4096))
-    metrics = draw(st.dictionaries(KEYS.filter(lambda key: key not in run.series and key != "response_length"), FLOATS, max_size=3))
-    measured = [key for key in run.series if key != "kl" and draw(st.booleans())]
-
-    def read(key: str) -> KLReading:
-        return KLReading(run.series[key], draw(FLOATS), draw(ERRORS), run.batch_size, length)
-
-    absent = KLReading.absent(run.series["kl"], "the file has no kl for this step")
-    return StepRecord(
-        step=step,
-        segment=segment,
-        logged_at=draw(MOMENTS),
-        kl=read("kl") if draw(st.booleans()) else absent,
-        beta=draw(st.none() | FLOATS),
-        score=draw(st.none() | FLOATS),
-        readings={key: read(key) for key in measured},
-        metrics=metrics if length is None else {**metrics, "response_length": length},
-    )
-
-
-def spell(value: Any) -> Any:
-    """The records with NaN spelled out, so that equal means equal."""
-    return repr(value)
-
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(file=steps_files())
-def test_a_run_comes_back_with_every_number_and_every_label(tmp_path: Path, file: StepsFile) -> None:
+@given(recorded=recorded_steps())
+def test_a_run_comes_back_with_every_number_and_every_label(tmp_path: Path, recorded: RecordedSteps) -> None:
     path = tmp_path / "steps.jsonl"
-    write_steps_file(path, run=file.run, steps=file.steps)
-    assert spell(read_steps_file(path)) == spell(file)
+    write_steps_file(path, run=recorded.run, steps=recorded.steps)
+    file = read_steps_file(path)
+    assert spell(RecordedSteps(file.run, file.steps)) == spell(recorded)
 
 
 def test_a_name_may_hold_what_other_formats_take_for_the_end_of_a_line(tmp_path: Path) -> None:

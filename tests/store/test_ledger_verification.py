@@ -376,3 +376,19 @@ def test_an_actor_that_is_spoiled_can_still_be_listed(recorded: Store) -> None:
     assert recorded.ledger.list()[2] == recorded.ledger.list(after_seq=2, limit=1)[0]
     with recorded._database.reading() as connection:
         assert connection.scalar(select(ledger_entries.c.kind).where(ledger_entries.c.seq == 2)) == "run_opened"
+
+
+def test_what_is_written_meanwhile_is_not_called_inserted(recorded: Store) -> None:
+    written: list[int] = []
+
+    def write(_done: int, _total: int) -> None:
+        # Of a store in memory there is one connection, and nobody can write meanwhile.
+        if not recorded._database.is_memory:
+            recorded.steps.add("id-2", make_step(40 + len(written)))
+            written.append(1)
+
+    before = recorded.ledger.head()
+    found = verify_ledger(recorded, on_progress=write)
+    assert whats(found) == []
+    assert found.head.hash == before.hash
+    assert len(written) == (0 if recorded._database.is_memory else 1)

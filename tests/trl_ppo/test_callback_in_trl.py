@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import TrainerCallback
 
 import klaudit
@@ -94,3 +95,32 @@ def test_a_budget_that_says_stop_ends_the_training_though_trl_never_reads_should
     with pytest.raises(klaudit.KLBudgetExceeded, match="trl-ppo"):
         trainer.train()
     assert [step for step, *_ in read_rows(tmp_path / "klaudit.db")] == [1]
+
+
+def drop_seconds(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in entry.items() if key != "eps"} for entry in history]
+
+
+def test_ppo_is_the_same_to_the_bit_with_a_probe_and_a_heldout_score(build_trainer: Callable[..., Any], tmp_path: Path) -> None:
+    def score(policy: Any, _step: int) -> float:
+        assert policy.lm_head is not None  # the policy itself, not what TRL wraps it in with the value model
+        return float(torch.rand(1))
+
+    alone = build_trainer(tmp_path / "alone")
+    alone.train()
+    watched = build_trainer(tmp_path / "watched")
+    store_url = f"sqlite:///{tmp_path / 'klaudit.db'}"
+    callback = klaudit.attach(
+        watched,
+        run="trl-ppo",
+        store=store_url,
+        probe=klaudit.LiveProbe(["it is", "so dull"], every_n_steps=1, max_new_tokens=4, temperature=0.7),
+        heldout=klaudit.HeldoutScore(score, every_n_steps=1),
+    )
+    watched.train()
+    assert callback.failures == 0
+    assert repr(drop_seconds(watched.state.log_history)) == repr(drop_seconds(alone.state.log_history))
+    store = open_store(store_url)
+    steps = store.steps.list(store.runs.get("trl-ppo").id)
+    assert [one.readings["kl_probe"].is_finite for one in steps] == [True, True]
+    assert all("heldout_score" in one.metrics for one in steps)

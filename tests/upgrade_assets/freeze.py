@@ -9,15 +9,17 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 from klaudit.records import Checkpoint, KLBudget, KLReading, Run, Segment
+from klaudit.records.ledger import Actor
 from klaudit.store import Store, open_store
 from klaudit.store.tables import SCHEMA_REVISION
 from tests.postgresql_server import PASSWORD, find_programs, make_directory, make_server
-from tests.store.examples import FULL, MOMENT, make_alert, make_finding, make_measurement, make_run, make_sample, make_step
+from tests.store.examples import DIGEST, FULL, MOMENT, make_alert, make_finding, make_measurement, make_run, make_sample, make_step
 
 HERE = Path(__file__).parent
 
@@ -51,12 +53,32 @@ def fill(store: Store) -> None:
     store.runs.add(Run("id-3", "bare", MOMENT))
 
 
+def fill_sessions(store: Store) -> None:
+    """What came with schema 0002."""
+    store.runs.set_identity("id-3", {"git": {"commit": "0123abc", "dirty": False}, "packages": {"torch": "2.13.0"}})
+    segment = Segment("id-3", 0, MOMENT, session="journal-1", heartbeat_at=MOMENT, lease_until=MOMENT + timedelta(minutes=1))
+    store.runs.add_segment(replace(segment, process_started="boot 1, tick 2", reference_digest=DIGEST, controller={"beta": 0.05}))
+    store.runs.set_loss("id-3", 0, n_lost=7, reason="the disk was full")
+
+
+FILLS: Mapping[str, tuple[Callable[[Store], None], ...]] = {"0001": (fill,), "0002": (fill, fill_sessions)}
+"""What the frozen store of each schema holds."""
+
+
+def fill_as_frozen(store: Store, revision: str) -> None:
+    """Fill a store with what the frozen one of a schema holds."""
+    # A host and a user that are nobody's.
+    store.ledger.actor = Actor(user="ada", host="gpu-1", pid=4711)
+    for one in FILLS[revision]:
+        one(store)
+
+
 def freeze_sqlite(path: Path) -> None:
     """Write the store as SQL for SQLite."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "frozen.db"
         with open_store(f"sqlite:///{file}", create=True) as store:
-            fill(store)
+            fill_as_frozen(store, SCHEMA_REVISION)
         with contextlib.closing(sqlite3.connect(file)) as connection:
             path.write_text("\n".join(connection.iterdump()) + "\n", encoding="utf-8")
 
@@ -69,8 +91,8 @@ def freeze_postgresql(path: Path) -> None:
     server = make_server(directory)
     try:
         url = server.create_database("frozen")
-        with open_store(url.replace("postgresql:", "postgresql+psycopg:"), create=True) as store:
-            fill(store)
+        with open_store(url, create=True) as store:
+            fill_as_frozen(store, SCHEMA_REVISION)
         command = [str(programs / "pg_dump"), "--inserts", "--no-owner", "--no-privileges", "--no-comments", url]
         text = subprocess.run(command, check=True, capture_output=True, text=True, env={"PGPASSWORD": PASSWORD}).stdout
     finally:

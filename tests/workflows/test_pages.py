@@ -1,8 +1,26 @@
+import math
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from klaudit.errors import RunNotFound, StoreError
-from klaudit.records import KLBudget, TextSample
-from klaudit.store import Store
+from klaudit.records import (
+    PRIMARY,
+    DriftMeasurement,
+    Finding,
+    KLBudget,
+    KLReading,
+    KLSeries,
+    LoggedStep,
+    ReferenceModel,
+    Run,
+    Severity,
+    StepRecord,
+    TextSample,
+)
+from klaudit.report.views import view_run
+from klaudit.store import Store, open_store
 from klaudit.workflows.pages import Pages, open_pages
 from tests.workflows.recordings import begin, make_step, record_all
 
@@ -46,3 +64,84 @@ def test_a_run_that_is_not_there_is_named(pages: Pages) -> None:
     for read in (pages.find_run, pages.read_state, pages.show_run, pages.show_drift):
         with pytest.raises(RunNotFound, match="nobody"):
             read("nobody")
+
+
+MOMENT = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+FULL = KLSeries(estimator="full", unit="nats_per_sequence", aggregation="batch_mean")
+LONG = 6_000
+
+
+def make_long_step(step: int) -> StepRecord:
+    kl = {3_210: 40.0, 3_300: math.nan}.get(step, step / LONG)
+    metrics = {"entropy": math.inf if step == 4_444 else 2.0}
+    return StepRecord(
+        step=step, kl=KLReading(FULL, kl, 0.5), logged_at=MOMENT + timedelta(seconds=step), beta=0.05, score=0.5, metrics=metrics
+    )
+
+
+@pytest.fixture
+def long_pages(store_url: str) -> Pages:
+    with open_store(store_url, create=True) as store:
+        store.runs.add(Run("long", "long", MOMENT, series={PRIMARY: FULL}))
+        finding = Finding(
+            id="finding-1",
+            run_id="long",
+            code="KLA202",
+            rule="kl_spike",
+            rule_version=1,
+            severity=Severity.WARNING,
+            first_step=1_001,
+            detected_step=1_003,
+            last_step=1_007,
+            message="KL jumped",
+            remedy="Look at it",
+        )
+        store.steps.add_all("long", [LoggedStep(make_long_step(step)) for step in range(LONG)], findings=[finding])
+        measurement = DriftMeasurement("c", ReferenceModel("r"), FULL, 0.5, 0.25, 0.75, 32, 24.0, MOMENT, run_id="long", step=500)
+        store.drift.add_all([measurement])
+    return open_pages(store_url)
+
+
+def test_a_long_run_is_drawn_from_its_roll_ups_and_nothing_that_matters_is_lost(long_pages: Pages) -> None:
+    view = long_pages.show_run("long")
+    curve = view.governing
+    assert curve is not None
+    shown = dict(zip(curve.steps, curve.values, strict=True))
+    assert curve.statement.startswith(f"showing {curve.n_shown:,} of 6,000 points; lowest and highest of every 64 steps")
+    assert shown[3_210] == 40.0
+    assert {1_001, 1_003, 1_007, LONG - 1} <= shown.keys()
+    assert [(gap.first_step, gap.last_step, gap.kind) for gap in curve.gaps] == [(3_300, 3_300, "NaN")]
+    entropy = view.curve("entropy")
+    assert entropy is not None
+    assert [gap.kind for gap in entropy.gaps] == ["Infinity"]
+    assert [(marker.code, marker.value) for marker in view.markers] == [("KLA202", 1_003 / LONG)]
+    assert (view.n_steps, view.n_segments) == (LONG, 1)
+
+
+def test_a_long_runs_headline_is_that_of_its_last_step(long_pages: Pages) -> None:
+    store: Store = long_pages._store
+    run = store.runs.get("long")
+    whole = view_run(run, steps=store.steps.list("long"), findings=store.findings.list("long"))
+    assert long_pages.show_run("long").headline == whole.headline
+    assert long_pages.show_run("long").statement == whole.statement
+
+
+def test_the_drift_of_a_long_run_stands_beside_what_was_logged(long_pages: Pages) -> None:
+    view = long_pages.show_drift("long")
+    (point,) = view.points
+    assert point.logged is not None
+    assert (point.logged.logged_step, point.logged.value) == (501, 501 / LONG)
+    assert view.logged is not None
+    assert dict(zip(view.logged.steps, view.logged.values, strict=True))[3_209] == 40.0
+    assert "lowest and highest of every 64 steps" in view.logged.statement
+
+
+def test_a_path_budget_in_another_unit_is_summed_over_every_step(store_url: str, long_pages: Pages) -> None:
+    update = replace(FULL, kind="update", unit="nats_per_token")
+    with open_store(store_url) as store:
+        store.runs.set_series("long", {"kl_update": update})
+        reading = KLReading(update, 0.25, mean_length=10.0)
+        store.steps.add("long", replace(make_long_step(LONG), readings={"kl_update": reading}))
+        store.budgets.add(KLBudget(100.0, unit="nats_per_sequence", scope="path", run_id="long"))
+    (use,) = long_pages.show_run("long").budgets
+    assert use.value == 2.5

@@ -18,7 +18,7 @@ class ReferenceChanged(Rule[ReferenceChangedParameters]):
         The digest of the reference model's weights as each segment begins, against the first segment that has one.
 
     Formula:
-        digest of this segment != digest of the first segment that has one.
+        digest of this segment != digest of the first segment that has one of the same kind: of files, or of tensors in memory.
 
     Why it matters:
         KL is a distance from one model. With another reference it starts again at zero: every resume grants a fresh budget of drift, and
@@ -43,7 +43,7 @@ class ReferenceChanged(Rule[ReferenceChangedParameters]):
 
     def __init__(self, run: Run, *, parameters: ReferenceChangedParameters, budgets: object = ()) -> None:
         super().__init__(run, parameters=parameters)
-        self.anchor: Segment | None = None
+        self.anchors: dict[str, Segment] = {}
 
     def observe(self, record: StepRecord) -> Iterator[Finding]:
         """See Rule."""
@@ -54,9 +54,9 @@ class ReferenceChanged(Rule[ReferenceChangedParameters]):
         """See Rule."""
         if segment.reference_digest is None:
             return
-        if self.anchor is None:
-            self.anchor = segment
-        if segment.reference_digest == self.anchor.reference_digest:
+        # Digests of files and of tensors in memory are not comparable.
+        anchor = self.anchors.setdefault(segment.reference_digest.partition(":")[0], segment)
+        if segment.reference_digest == anchor.reference_digest:
             return
         episode = self.start_episode(series=None, quiet_steps=1)
         finding = episode.observe_at(
@@ -65,10 +65,10 @@ class ReferenceChanged(Rule[ReferenceChangedParameters]):
                 severity=Severity.CRITICAL,
                 badness=1.0,
                 message=f"Segment {segment.index} measures KL against other reference weights ({shorten(segment.reference_digest)}) than "
-                f"segment {self.anchor.index} ({shorten(self.anchor.reference_digest)}).",
+                f"segment {anchor.index} ({shorten(anchor.reference_digest)}).",
                 remedy="Resume with the reference of the first segment. If the change was meant, measure the checkpoints against the first "
                 "reference with klaudit drift measure, and begin a new run for the new one.",
-                evidence={"before": self.anchor.reference_digest, "now": segment.reference_digest},
+                evidence={"before": anchor.reference_digest, "now": segment.reference_digest},
             ),
             segment=segment.index,
         )
@@ -78,7 +78,7 @@ class ReferenceChanged(Rule[ReferenceChangedParameters]):
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""
-        if self.anchor is None:
+        if not self.anchors:
             yield "no digest of the reference's weights is on record"
 
 

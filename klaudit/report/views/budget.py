@@ -49,6 +49,24 @@ def measure_budget_use(budget: KLBudget, *, run: Run, steps: Sequence[StepRecord
     )
 
 
+def use_of_sum(budget: KLBudget, *, run: Run, total: float, n_finite: int, n_steps: int) -> BudgetUse:
+    """A path budget beside the sum of the policy-update KL, which is in the budget's unit.
+
+    Args:
+        budget: of scope `path`.
+        run: that logs a policy-update KL.
+        total: the sum, in the budget's unit.
+        n_finite: readings that it is the sum of.
+        n_steps: of the run.
+    """
+    return describe_use(budget, value=total, what=describe_sum(run, n_finite=n_finite, n_steps=n_steps), is_line=False)
+
+
+def describe_sum(run: Run, *, n_finite: int, n_steps: int) -> str:
+    """What the statistic of a path budget is the sum of."""
+    return f"sum of {run.series[find_update_series(run.series) or ''].label} over {n_finite:,} of {n_steps:,} steps"
+
+
 def describe_use(budget: KLBudget, *, value: float | None, what: str, is_line: bool) -> BudgetUse:
     """Put a budget and its statistic into words."""
     used = None if value is None else 100 * value / budget.limit
@@ -109,7 +127,7 @@ def sum_update_kl(budget: KLBudget, *, run: Run, steps: Sequence[StepRecord]) ->
     finite = [one.value for one in readings if one.is_finite and one.value is not None]
     if not finite:
         return None, f"not compared: no policy-update KL in {UNIT_LABELS[budget.unit]}"
-    return math.fsum(finite), f"sum of {run.series[key].label} over {len(finite):,} of {len(steps):,} steps"
+    return math.fsum(finite), describe_sum(run, n_finite=len(finite), n_steps=len(steps))
 
 
 def use_of_last_reading(budgets: Sequence[KLBudget], reading: KLReading | None) -> BudgetUse | None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,9 @@ from klaudit.report.views.figure import format_number
 
 open_minmax: Callable[[], MinMaxDownsampler] = MinMaxDownsampler
 """The class by a typed name: its constructor carries no annotations."""
+
+NOT_MEASURED = "not measured"
+"""Kind of a gap in which there is no value at all."""
 
 StepKey = tuple[int, int]
 """Segment and step: what one record of a run is known by."""
@@ -68,6 +72,13 @@ class Curve:
     n_shown: int
     statement: str
     """What of the series is shown."""
+    resumes: tuple[int, ...] = ()
+    """Steps at which a later segment begins."""
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether it was measured on less than half of its steps, as a probe's is: then it is points, and no line."""
+        return 2 * sum(one.n_steps for one in self.gaps if one.kind == NOT_MEASURED) > self.n_points
 
     @property
     def is_whole(self) -> bool:
@@ -91,12 +102,14 @@ def draw_curve(
     estimator: str | None = None,
     band: str = "",
     keep: Collection[StepKey] = (),
+    n_points: int | None = None,
 ) -> Curve:
     """Thin one series to about `max_points` points.
 
     Args:
         points: in order of segment and step.
         keep: records whose point is shown in any case, because a finding names them.
+        n_points: of the series, where `points` are only some of them.
     """
     values = np.array([math.nan if one.value is None else one.value for one in points], dtype=np.float64)
     kept = {i for i, one in enumerate(points) if (one.segment, one.step) in keep} if keep else set()
@@ -114,9 +127,10 @@ def draw_curve(
         high=tuple(to_finite(one.value, 1, one.error) for one in shown) if has_band else None,
         band=band if has_band else "",
         gaps=find_gaps(points),
-        n_points=len(points),
+        n_points=n_points or len(points),
         n_shown=len(chosen),
-        statement=state_thinning(len(chosen), len(points)),
+        statement=state_thinning(len(chosen), n_points or len(points)),
+        resumes=tuple(after.step for before, after in pairwise(points) if before.segment != after.segment),
     )
 
 
@@ -148,7 +162,7 @@ def find_gaps(points: Sequence[Point]) -> tuple[Gap, ...]:
         if one.value is not None and math.isfinite(one.value):
             open_gap = False
             continue
-        kind = "not measured" if one.value is None else format_number(one.value)
+        kind = NOT_MEASURED if one.value is None else format_number(one.value)
         before = gaps[-1] if open_gap else None
         if before is not None and (before.kind, before.segment) == (kind, one.segment):
             gaps[-1] = Gap(before.first_step, one.step, kind, before.n_steps + 1, one.segment)

@@ -1,9 +1,9 @@
 """Measured drift of the checkpoints, beside the KL that the trainer logged."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from klaudit.records import UNIT_LABELS, DriftMeasurement, KLBudget, Run, StepRecord
+from klaudit.records import PRIMARY, UNIT_LABELS, DriftMeasurement, KLBudget, RollUp, Run, StepRecord
 from klaudit.records.series import GOVERNING_ORDER
 from klaudit.report.views.curve import Curve, Point, draw_curve
 from klaudit.report.views.figure import format_interval, format_reading
@@ -90,13 +90,18 @@ def view_drift(
     measurements: Sequence[DriftMeasurement],
     steps: Sequence[StepRecord],
     budgets: Sequence[KLBudget] = (),
+    logged: Sequence[RollUp] | None = None,
     max_points: int = 2000,
 ) -> DriftView:
     """Put checkpoints beside the log, shifted by the one step that the log lags.
 
     Args:
-        steps: where a step was logged in several segments, the last segment counts.
+        run: as it is known.
+        measurements: of its checkpoints.
+        steps: where a step was logged in several segments, the last segment counts; of a long run those that come after a checkpoint.
         budgets: those on the checkpoints of this run are shown.
+        logged: of a long run, the buckets of its governing KL.
+        max_points: points that the curve of the logged KL keeps.
     """
     by_step = {one.step: one for one in sorted(steps, key=lambda one: (one.segment, one.step))}
     ordered = sorted(measurements, key=rank_measurement)
@@ -109,23 +114,55 @@ def view_drift(
         reference_digest=digests.pop() if len(digests) == 1 else None,
         statement=SHIFT,
         points=tuple(to_drift_point(one, run, by_step) for one in ordered),
-        logged=draw_logged(run, by_step, max_points),
+        logged=draw_logged(run, list_logged(run, by_step), max_points) if logged is None else draw_long_logged(run, logged, max_points),
         interval="95% interval over prompts",
         budgets=tuple((one.label, one.limit, UNIT_LABELS[one.unit]) for one in limits),
         settings=dict(ordered[0].settings) if ordered else {},
     )
 
 
-def draw_logged(run: Run, by_step: Mapping[int, StepRecord], max_points: int) -> Curve | None:
+def draw_long_logged(run: Run, buckets: Sequence[RollUp], max_points: int) -> Curve | None:
+    """The logged governing KL of a long run, from its roll-ups."""
+    points, n_points = list_extremes(buckets), sum(one.n for one in buckets)
+    curve = draw_logged(run, points, max_points, n_points=n_points)
+    if curve is None or not buckets:
+        return curve
+    kept = f"lowest and highest of every {buckets[0].level:,} steps kept; the band is left out of long runs"
+    return replace(curve, statement=f"showing {curve.n_shown:,} of {n_points:,} points; {kept}")
+
+
+def draw_logged(run: Run, points: Sequence[Point], max_points: int, *, n_points: int | None = None) -> Curve | None:
     """The logged governing KL over the updates that its policy had seen."""
     key = run.governing_key
     if key is None:
         return None
-    readings = ((step - 1, by_step[step].reading(key)) for step in sorted(by_step) if step >= 1)
-    points = [Point(0, updates, one.value, one.standard_error) for updates, one in readings if one is not None]
     series = run.series[key]
     label, unit = f"logged {series.label}", UNIT_LABELS[series.unit]
-    return draw_curve(points, key=key, label=label, unit=unit, max_points=max_points, estimator=series.estimator, band="± 1 standard error")
+    band = "± 1 standard error"
+    return draw_curve(
+        points, key=key, label=label, unit=unit, max_points=max_points, estimator=series.estimator, band=band, n_points=n_points
+    )
+
+
+def list_logged(run: Run, by_step: Mapping[int, StepRecord]) -> list[Point]:
+    """The governing KL of every step, at the updates that its policy had seen."""
+    readings = ((step - 1, by_step[step].reading(run.governing_key or PRIMARY)) for step in sorted(by_step) if step >= 1)
+    return [Point(0, updates, one.value, one.standard_error) for updates, one in readings if one is not None]
+
+
+def list_extremes(buckets: Sequence[RollUp]) -> list[Point]:
+    """Lowest and highest governing KL of every bucket where no later segment logged it again, at the updates that its policy had seen."""
+    spans: dict[int, tuple[int, int]] = {}
+    for one in buckets:
+        first, last = spans.get(one.segment, (one.first_step, one.last_step))
+        spans[one.segment] = (min(first, one.first_step), max(last, one.last_step))
+    points: dict[int, Point] = {}
+    for one in buckets:
+        later = [span for segment, span in spans.items() if segment > one.segment]
+        for step, value in ((one.min_step, one.min), (one.max_step, one.max)):
+            if step is not None and step >= 1 and not any(first <= step <= last for first, last in later):
+                points[step - 1] = Point(0, step - 1, value)
+    return [points[step] for step in sorted(points)]
 
 
 def rank_measurement(one: DriftMeasurement) -> tuple[object, ...]:

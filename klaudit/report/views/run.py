@@ -11,6 +11,7 @@ from klaudit.report.views.figure import Figure, format_count, format_number, for
 
 METRICS: Mapping[str, tuple[str, str]] = {
     "beta": ("beta", "reward/nat"),
+    "implied_beta": ("implied beta (KL penalty / KL)", "reward/nat"),
     "score": ("score (raw reward)", "reward"),
     "heldout_score": ("held-out score", "reward"),
     "kl_penalty": ("KL penalty (beta x KL)", "reward"),
@@ -100,15 +101,16 @@ def view_run(
         max_points: points a curve keeps of its series; findings and gaps may add a few.
     """
     ordered = sorted(steps, key=lambda one: (one.segment, one.step))
-    keep = {(one.segment, step) for one in findings for step in (one.first_step, one.detected_step, one.last_step)}
+    keep = list_named_places(findings)
     uses = tuple(measure_budget_use(one, run=run, steps=ordered) for one in budgets if one.covers(run.id, run.name) and ordered)
+    n_measured = count_measured(run, ordered)
     return RunView(
         run_id=run.id,
         name=run.name,
         status=run.status,
         governing_key=run.governing_key,
-        statement=state_coverage(run, ordered),
-        headline=list_figures(run, ordered, uses),
+        statement=state_coverage(run, n_measured=n_measured, n_steps=len(ordered)),
+        headline=list_figures(run, ordered[-1], uses, n_measured=n_measured, n_steps=len(ordered)) if ordered else (),
         curves=(*draw_kls(run, ordered, keep, max_points), *draw_metrics(ordered, keep, max_points)),
         budgets=uses,
         markers=place_markers(run, ordered, findings),
@@ -118,13 +120,23 @@ def view_run(
     )
 
 
+def list_named_places(findings: Sequence[Finding]) -> set[StepKey]:
+    """The records that findings name: where each began, was detected and ended."""
+    return {(one.segment, step) for one in findings for step in (one.first_step, one.detected_step, one.last_step)}
+
+
 def find_series(run: Run, steps: Sequence[StepRecord]) -> dict[str, KLSeries]:
-    """Every KL of the run by key, the governing one first, then reference, update and mismatch."""
+    """Every KL of the run by key, in the order in which they are drawn."""
     series = dict(run.series)
     for one in steps:
         series.setdefault(PRIMARY, one.kl.series)
         for key, reading in one.readings.items():
             series.setdefault(key, reading.series)
+    return sort_series(run, series)
+
+
+def sort_series(run: Run, series: Mapping[str, KLSeries]) -> dict[str, KLSeries]:
+    """The governing one first, then reference, update and mismatch."""
     kinds = ("reference", "unknown", "baseline", "update", "mismatch")
     return dict(sorted(series.items(), key=lambda item: (item[0] != run.governing_key, kinds.index(item[1].kind), item[0])))
 
@@ -203,25 +215,21 @@ def count_measured(run: Run, steps: Sequence[StepRecord]) -> int:
     return sum(one is not None and one.is_finite for one in readings)
 
 
-def state_coverage(run: Run, steps: Sequence[StepRecord]) -> str:
+def state_coverage(run: Run, *, n_measured: int, n_steps: int) -> str:
     """Say which KL governs, and on how many of the recorded steps it is a finite number."""
-    if not steps:
+    if not n_steps:
         return "no step was recorded"
-    n, total = count_measured(run, steps), len(steps)
-    share = f"measured on {n:,} of {format_count(total, 'recorded step')} ({format_percent(100 * n / total)})"
+    share = f"measured on {n_measured:,} of {format_count(n_steps, 'recorded step')} ({format_percent(100 * n_measured / n_steps)})"
     if run.governing_key is None:
         return f"no reference KL of known estimator and unit: nothing is compared with a budget; the logged KL was {share}"
     return f"{run.series[run.governing_key].label} {share}"
 
 
-def list_figures(run: Run, steps: Sequence[StepRecord], uses: Sequence[BudgetUse]) -> tuple[Figure, ...]:
+def list_figures(run: Run, last: StepRecord, uses: Sequence[BudgetUse], *, n_measured: int, n_steps: int) -> tuple[Figure, ...]:
     """The headline numbers: last step, budget and coverage."""
-    if not steps:
-        return ()
-    last = steps[-1]
-    n, total = count_measured(run, steps), len(steps)
-    share = 100 * n / total
-    coverage = Figure("coverage", "KL measured", share, "% of recorded steps", f"{format_percent(share)} of {format_count(total, 'step')}")
+    share = 100 * n_measured / n_steps
+    note = f"{format_percent(share)} of {format_count(n_steps, 'step')}"
+    coverage = Figure("coverage", "KL measured", share, "% of recorded steps", note)
     scores = (figure_metric(last, key, label) for key, label in (("beta", "beta"), ("score", "score"), ("heldout_score", "held-out score")))
     return (*figure_kl(last.reading(run.governing_key or PRIMARY), last.step), *scores, figure_budget(uses), coverage)
 

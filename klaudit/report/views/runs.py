@@ -1,11 +1,13 @@
 """The list of runs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 
 from klaudit.records import UNIT_LABELS, KLBudget, RunSummary
 from klaudit.report.views.budget import use_of_last_reading
+from klaudit.report.views.capture import as_mapping, as_text, name_trainer
 from klaudit.report.views.figure import format_count, format_reading
 
 
@@ -42,6 +44,14 @@ class RunRow:
     last_score: float | None
     updated_at: datetime | None
     """When the last step was logged."""
+    trainer: str = ""
+    """Algorithm and framework, such as `ppo by trl`."""
+    n_lost: int = 0
+    """Steps that were logged and could not be kept."""
+    silence: str | None = None
+    """`no sign of life since 14:03 UTC` where the run says that it is running and nobody writes it."""
+    imported_from: str = ""
+    """Format of the file that the run was imported from; empty for a recorded run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +61,34 @@ class RunsView:
     rows: tuple[RunRow, ...]
     """In the order they came."""
     statement: str
+    waiting: tuple[str, ...] = ()
+    """Sentences about steps that stand in journals and not in the store yet."""
+
+    @property
+    def n_running(self) -> int:
+        """Runs that say that they are running, and that show signs of life."""
+        return sum(one.status == "running" and one.silence is None for one in self.rows)
 
 
-def view_runs(summaries: Sequence[RunSummary], *, budgets: Sequence[KLBudget] = ()) -> RunsView:
-    """List runs with their last KL, budget use and findings."""
-    rows = tuple(to_row(one, budgets) for one in summaries)
-    running = sum(row.status == "running" for row in rows)
+def view_runs(
+    summaries: Sequence[RunSummary],
+    *,
+    budgets: Sequence[KLBudget] = (),
+    silences: Mapping[str, str | None] = MappingProxyType({}),
+    waiting: Sequence[str] = (),
+) -> RunsView:
+    """List runs with their last KL, budget use and findings.
+
+    Args:
+        summaries: one a run.
+        budgets: those that do not cover a run are passed over.
+        silences: by the id of a run that is running and that nobody writes, since when.
+        waiting: sentences about steps that wait in journals.
+    """
+    rows = tuple(to_row(one, budgets, silence=silences.get(one.run.id)) for one in summaries)
     critical = sum(row.n_critical > 0 for row in rows)
-    return RunsView(rows=rows, statement=f"{format_count(len(rows), 'run')}, {running} running, {critical} with critical findings")
+    view = RunsView(rows=rows, statement="", waiting=tuple(waiting))
+    return replace(view, statement=f"{format_count(len(rows), 'run')}, {view.n_running} running, {critical} with critical findings")
 
 
 def explain_no_use(budgets: Sequence[KLBudget]) -> str:
@@ -70,7 +100,7 @@ def explain_no_use(budgets: Sequence[KLBudget]) -> str:
     return "no budget that the last reading can be compared with"
 
 
-def to_row(summary: RunSummary, budgets: Sequence[KLBudget]) -> RunRow:
+def to_row(summary: RunSummary, budgets: Sequence[KLBudget], *, silence: str | None = None) -> RunRow:
     """One line of the list."""
     run, reading = summary.run, summary.last_kl
     covering = [one for one in budgets if one.covers(run.id, run.name)]
@@ -95,4 +125,8 @@ def to_row(summary: RunSummary, budgets: Sequence[KLBudget]) -> RunRow:
         last_beta=summary.last_beta,
         last_score=summary.last_score,
         updated_at=summary.last_logged_at,
+        trainer=name_trainer(run),
+        n_lost=summary.n_lost,
+        silence=silence,
+        imported_from=as_text(as_mapping(as_mapping(run.identity).get("imported")).get("format")),
     )
