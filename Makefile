@@ -35,8 +35,15 @@ format: .venv/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/python docs/build.py
 
-bench: .venv/dev.stamp  ## seconds a PPO step by part, and the callback's share
-	$(BIN)/python tests/bench/ppo_step.py
+# Each table as Markdown, for docs/performance.md: make bench BENCH=--markdown. A goal that is missed fails the target, after the last table.
+bench: export OMP_NUM_THREADS = 1
+bench: .venv/dev.stamp .venv-trackers/trackers.stamp .venv-trl-grpo/trl.stamp  ## time of a log call, rows a second, share of a training step
+	failed=0; \
+	$(BIN)/python tests/bench/log_call.py $(BENCH) || failed=1; \
+	$(BIN)/python tests/bench/store_throughput.py $(BENCH) || failed=1; \
+	$(BIN)/python tests/bench/ppo_step.py $(BENCH) || failed=1; \
+	.venv-trl-grpo/bin/python tests/bench/grpo_step.py $(BENCH) || failed=1; \
+	exit $$failed
 
 wheel: .venv/dev.stamp
 	$(BIN)/python -m build --wheel --no-isolation
@@ -70,6 +77,7 @@ clean:
 .venv-trl-grpo/verl.stamp: .venv-trl-grpo/trl.stamp
 	$(@D)/bin/$(PIP_INSTALL) omegaconf orjson pylatexenc ray tensorboard tensordict
 	$(@D)/bin/$(PIP_INSTALL) --no-deps verl openrlhf
+	rm -rf $(@D)/lib/python*/site-packages/tests  # both wheels bring one, and it would hide the project's own
 	touch $@
 
 # The tools whose logs klaudit imports; MLflow and the dashboard want different versions of pyarrow.

@@ -3,6 +3,7 @@
 import pandas as pd
 import streamlit as st
 
+from charts import to_sentence
 from klaudit.report.views import CaptureView, ImportedFrom, RecordedCode, RecordedPart, RunLedger, format_count
 from plain_text import plain
 
@@ -13,7 +14,7 @@ N_SEGMENTS = 50
 def show_capture(view: CaptureView) -> None:
     """A sentence, then one tab for each question."""
     st.subheader("What was recorded", anchor=False)
-    st.markdown(plain(view.statement))
+    st.markdown(plain(to_sentence(view.statement)))
     if view.imported is not None:
         show_import(view.imported)
     if view.n_lost:
@@ -22,9 +23,7 @@ def show_capture(view: CaptureView) -> None:
             f"{format_count(view.n_lost, 'step')} {verb} logged and could not be kept; the segments say which and why.",
             icon=":material/error:",
         )
-    kls, segments, identity, ledger = st.tabs(
-        [f"KLs ({len(view.series)})", f"Segments ({len(view.segments)})", "What trained, and on what", "Ledger"]
-    )
+    kls, segments, identity, ledger = st.tabs([f"KLs ({len(view.series)})", f"Segments ({len(view.segments)})", "Identity", "Ledger"])
     with kls:
         show_series(view)
     with segments:
@@ -39,7 +38,10 @@ def show_import(imported: ImportedFrom) -> None:
     """Where an imported run comes from."""
     when = "" if imported.at is None else f" on {imported.at:%Y-%m-%d at %H:%M} UTC"
     part = f", part {imported.part}" if imported.part else ""
-    st.info(plain(f"Imported from {imported.file}{part} ({imported.format}){when}. klaudit did not see it train."), icon=":material/upload_file:")
+    st.info(
+        plain(f"Imported from {imported.file}{part} ({imported.format}){when}. klaudit did not see it train."),
+        icon=":material/upload_file:",
+    )
     if imported.digest is not None:
         show_digest(imported.digest, of="of what was imported")
 
@@ -85,12 +87,21 @@ def show_segments(view: CaptureView) -> None:
             "Start": plain(one.resumed_from),
         }
         | ({"Lost": plain(one.lost or "nothing")} if has_losses else {})
-        | ({"Reference": shorten(one.reference_digest) + (" :orange-badge[changed]" if one.is_other_reference else "")} if has_references else {})
+        | (
+            {"Reference": shorten(one.reference_digest) + (" :orange-badge[changed]" if one.is_other_reference else "")}
+            if has_references
+            else {}
+        )
         for one in shown
     ]
     st.table(pd.DataFrame(rows), border="horizontal", hide_index=True, alt=f"{format_count(len(view.segments), 'segment')} of the run")
     if len(shown) < len(view.segments):
         st.caption(f"The last {len(shown)} of {len(view.segments):,} segments.")
+    references = {one.reference_digest: one.index for one in reversed(shown) if one.reference_digest is not None}
+    if len(references) > 1:
+        st.warning("The reference changed: a KL is comparable only among segments with the same one.", icon=":material/compare_arrows:")
+        for digest, index in reversed(references.items()):
+            show_digest(digest, of=f"reference from segment {index} on")
 
 
 def show_identity(view: CaptureView) -> None:
@@ -117,8 +128,9 @@ def show_identity(view: CaptureView) -> None:
 def show_part(part: RecordedPart) -> None:
     """One part with its digest."""
     st.caption(plain(part.title))
-    st.markdown(f"**{plain(part.name or part.details or 'no name')}**")
-    if part.name and part.details:
+    if part.name:
+        st.markdown(f"**{plain(part.name)}**")
+    if part.details:
         st.caption(plain(part.details))
     if part.digest is None:
         st.markdown(f":material/help: {plain(part.digest_of)}")
@@ -149,7 +161,8 @@ def show_ledger(ledger: RunLedger, statement: str) -> None:
     st.markdown(plain(statement))
     if ledger.n_entries:
         when = "" if ledger.at is None else f", written on {ledger.at:%Y-%m-%d at %H:%M:%S} UTC"
-        st.markdown(f"The last of its {format_count(ledger.n_entries, 'entry').replace('entrys', 'entries')} is number {ledger.seq:,} of the store{when}:")
+        entries = "Its one entry" if ledger.n_entries == 1 else f"The last of its {ledger.n_entries:,} entries"
+        st.markdown(f"{entries} is number {ledger.seq:,} of the store{when}.")
         show_digest(ledger.hash, of="hash of the last entry")
     st.caption("This page shows what the ledger says. `klaudit ledger verify` checks it.")
 
@@ -163,4 +176,4 @@ def show_digest(digest: str, *, of: str) -> None:
 
 def shorten(digest: str | None) -> str:
     """The first digits of a digest, for a table."""
-    return "not recorded" if digest is None else f"`{digest.removeprefix('sha256:')[:12]}`"
+    return "not recorded" if digest is None else plain(digest.removeprefix("sha256:")[:12])

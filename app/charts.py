@@ -12,7 +12,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from klaudit.report.views import Curve, DriftPoint, DriftView, Marker, RunView, format_number
+from klaudit.records import PRIMARY
+from klaudit.report.views import NOT_MEASURED, Curve, DriftPoint, DriftView, Gap, Marker, RunView, format_number
 
 BLUE, VERMILION, GREEN, AMBER, PURPLE, GREY = "#2f7fb5", "#d4542a", "#1d9a78", "#d9961a", "#9a6fb0", "#8a979e"
 BAND = "rgba(47, 127, 181, 0.20)"
@@ -28,6 +29,9 @@ REACH = 4.0
 PIN = 0.05
 """How far above the curve a finding is pinned, in parts of the axis."""
 
+PROBE = "kl_probe"
+"""How the keys of what the live probe measures begin."""
+
 N_SHADED = 50
 """Gaps that are shaded; the rest is told in words."""
 
@@ -38,17 +42,16 @@ def draw_kl(view: RunView) -> go.Figure:
     curve = view.governing
     if curve is None:
         return figure
-    others = [
-        one for one in view.curves if one.estimator and one.unit == curve.unit and one.label.split(" (")[0] == curve.label.split(" (")[0]
-    ]
     limits = [one for one in view.budgets if one.is_line]
     low, high = find_range(curve, [one.limit for one in limits])
-    figure.add_traces([*trace_band(curve), *trace_curve(curve, BLUE, "solid", width=2.4)])
-    for other, (color, dash) in zip((one for one in others if one.key != curve.key), LINES[1:], strict=False):
-        figure.add_traces(trace_curve(other, color, dash, visible="legendonly", name=f"{other.estimator} estimator"))
+    figure.add_traces([*trace_band(curve), *trace_curve(curve, BLUE, "solid", width=2.4, name=to_sentence(name_kl(curve)))])
+    for other, (color, dash) in zip(list_same_kls(view), LINES[1:], strict=False):
+        is_trainers = other.key == PRIMARY and curve.is_sparse
+        figure.add_traces(trace_curve(other, color, dash, visible=True if is_trainers else "legendonly", name=name_estimator(other)))
     for budget in limits:
         draw_limit(figure, budget.limit, f"budget: {budget.label}", top=high)
     shade_gaps(figure, curve)
+    mark_resumes(figure, curve)
     figure.add_traces([*trace_checkpoints(view.checkpoint_steps, low), *trace_findings(view.markers, low, high)])
     figure.update_yaxes(title_text=title_of(curve), range=[low, high])
     return label_steps(figure, view.run_id)
@@ -61,6 +64,7 @@ def draw_curves(curves: Sequence[Curve], *, height: int = 260) -> go.Figure:
         figure.add_traces([*(trace_band(curve) if len(curves) == 1 else ()), *trace_curve(curve, color, dash)])
     if len(curves) == 1:
         shade_gaps(figure, curves[0])
+    mark_resumes(figure, max(curves, key=lambda one: len(one.resumes)), has_names=False)
     figure.update_yaxes(title_text=curves[0].unit, range=find_constant_range(curves))
     return label_steps(figure, " ".join(one.key for one in curves))
 
@@ -82,6 +86,48 @@ def draw_drift(view: DriftView, *, estimator: str, slice: str | None = None) -> 
     figure.update_xaxes(title_text="updates done (checkpoint step)")
     figure.update_yaxes(title_text=points[0].label if points else "", rangemode="tozero")
     return figure
+
+
+def list_same_kls(view: RunView) -> list[Curve]:
+    """KLs that are drawn beside the governing one: of the same two models and in the same unit, by other estimators or on other samples."""
+    main = view.governing
+    if main is None:
+        return []
+    alike = [one for one in view.curves if one.estimator and one.unit == main.unit and read_name(one) == read_name(main)]
+    return [one for one in alike if one.key != main.key][: len(LINES) - 1]
+
+
+def list_other_kls(view: RunView) -> list[Curve]:
+    """KLs that are not in the chart of the governing one."""
+    drawn = {one.key for one in list_same_kls(view)} | {"" if view.governing is None else view.governing.key}
+    return [one for one in view.curves if one.estimator and one.key not in drawn]
+
+
+def read_name(curve: Curve) -> str:
+    """Which KL, without estimator and unit."""
+    return curve.label.partition(" (")[0]
+
+
+def name_estimator(curve: Curve) -> str:
+    """What tells a KL from others of the same two models and unit."""
+    return f"{curve.estimator} estimator{', live probe' if curve.key.startswith(PROBE) else ''}"
+
+
+def name_kl(curve: Curve) -> str:
+    """Label of a KL, and whether the live probe measured it."""
+    return f"{curve.label}{', live probe' if curve.key.startswith(PROBE) else ''}"
+
+
+def find_gaps_to_tell(curve: Curve) -> list[Gap]:
+    """Gaps that are worth a word: of a curve that is measured now and then, only those where the number itself is broken."""
+    return [one for one in curve.gaps if not (curve.is_sparse and one.kind == NOT_MEASURED)]
+
+
+def say_sparse(curve: Curve) -> str:
+    """How often a curve is measured that is not measured at most steps."""
+    return (
+        f"measured at {curve.n_points - sum(one.n_steps for one in curve.gaps):,} of {curve.n_points:,} steps; nothing is known in between"
+    )
 
 
 def describe_curve(curve: Curve) -> str:
@@ -154,7 +200,7 @@ def find_constant_range(curves: Sequence[Curve]) -> tuple[float, float] | None:
 
 
 def trace_curve(curve: Curve, color: str, dash: str, *, width: float = 2.0, visible: bool | str = True, name: str = "") -> list[go.Scatter]:
-    """The line, and dots for points that stand alone between gaps, because a line cannot show them."""
+    """The line, and dots for points that stand alone between gaps, because a line cannot show them; of a sparse curve, its points alone."""
     edges = zip(curve.low or (), curve.high or (), strict=True)
     bounds = [f"<br>{curve.band}: {format_number(low)} to {format_number(high)}" for low, high in edges]
     line = go.Scatter(
@@ -169,6 +215,9 @@ def trace_curve(curve: Curve, color: str, dash: str, *, width: float = 2.0, visi
         visible=visible,
         hovertemplate=f"{curve.label}<br>step %{{x}}: <b>%{{y:.4g}}</b> {curve.unit}{'%{text}' if bounds else ''}<extra></extra>",
     )
+    if curve.is_sparse:
+        line.update(mode="markers", marker={"size": 8, "color": color}, error_y=draw_errors(curve, color))
+        return [line]
     alone = [(curve.steps[start], curve.values[start]) for start, stop in find_stretches(curve.values) if stop == start + 1]
     dots = go.Scatter(
         x=[step for step, _ in alone],
@@ -183,9 +232,17 @@ def trace_curve(curve: Curve, color: str, dash: str, *, width: float = 2.0, visi
     return [line, dots] if alone else [line]
 
 
+def draw_errors(curve: Curve, color: str) -> dict[str, Any] | None:
+    """The band as error bars."""
+    if curve.high is None:
+        return None
+    errors = [high - value for high, value in zip(curve.high, curve.values, strict=True)]
+    return {"type": "data", "array": errors, "thickness": 1.5, "width": 4, "color": color}
+
+
 def trace_band(curve: Curve) -> list[go.Scatter]:
-    """The band as one polygon for each stretch between gaps; nothing where the curve has none."""
-    if curve.low is None or curve.high is None:
+    """The band as one polygon for each stretch between gaps; nothing where the curve has none, or is points."""
+    if curve.low is None or curve.high is None or curve.is_sparse:
         return []
     x: list[float] = []
     y: list[float] = []
@@ -304,7 +361,7 @@ def draw_limit(figure: go.Figure, limit: float, label: str, *, top: float) -> No
 
 def shade_gaps(figure: go.Figure, curve: Curve) -> None:
     """Grey where the curve has no finite value, so that a gap does not pass for calm."""
-    for gap in curve.gaps[:N_SHADED]:
+    for gap in find_gaps_to_tell(curve)[:N_SHADED]:
         span: dict[str, Any] = {"x0": gap.first_step - 0.5, "x1": gap.last_step + 0.5}
         figure.add_shape(
             type="rect", name=gap.kind, yref="paper", y0=0, y1=1, fillcolor=GREY, opacity=0.22, line_width=0, layer="below", **span
@@ -313,3 +370,15 @@ def shade_gaps(figure: go.Figure, curve: Curve) -> None:
         figure.add_annotation(
             text=gap.kind, yref="paper", x=middle, y=0, yanchor="bottom", showarrow=False, font={"color": GREY, "size": 12}
         )
+
+
+def mark_resumes(figure: go.Figure, curve: Curve, *, has_names: bool = True) -> None:
+    """A thin line where a resume began a new segment."""
+    for step in curve.resumes[:N_SHADED]:
+        line = {"color": GREY, "width": 1, "dash": "dot"}
+        figure.add_shape(type="line", name="resumed", yref="paper", x0=step, x1=step, y0=0, y1=1, line=line, layer="below")
+        if has_names:
+            font = {"color": GREY, "size": 12}
+            figure.add_annotation(
+                text="resumed", yref="paper", x=step, y=1, xanchor="left", xshift=3, yanchor="top", showarrow=False, font=font
+            )

@@ -8,10 +8,16 @@ from klaudit.report.views import format_count
 PUNCTUATION = re.compile(r"([!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~])")
 """Every character that CommonMark lets a backslash take the meaning from."""
 
+ADDRESS = re.compile(r"(?<=http)(?=s?://)|(?<=www)(?=\.)|(?=@[-\w]+\.[-\w])", re.IGNORECASE)
+"""Where GitHub's Markdown sees an address, whatever is escaped in it."""
+
+JOINER = "\u2060"
+"""Shows as nothing, and keeps an address from becoming a link."""
+
 
 def plain(text: str) -> str:
     """`text` as Markdown that renders as just that text, on one line: no link, image, icon or formula comes of it."""
-    return PUNCTUATION.sub(r"\\\1", " ".join(text.split()))
+    return PUNCTUATION.sub(r"\\\1", ADDRESS.sub(JOINER, " ".join(text.split())))
 
 
 def say_age(moment: datetime | None, *, now: datetime) -> str:

@@ -1,4 +1,4 @@
-"""How a run stands, in a badge or two: what it says of itself, and what its writer's signs of life say."""
+"""How a run stands: what it says of itself, and what its writer's signs of life say."""
 
 from typing import Literal
 
@@ -15,11 +15,11 @@ STATUS: dict[str, tuple[str, Color]] = {
 
 
 def show_status(status: str, *, silence: str | None, imported_from: str) -> None:
-    """Badges; a run that nobody writes does not read as running."""
+    """Its status; a run that nobody writes does not read as running."""
     icon, color = STATUS[status]
-    if silence is not None:
-        st.badge(plain(silence), icon=":material/heart_broken:", color="orange")
-    else:
+    if silence is None:
         st.badge(status, icon=icon, color=color)
+    else:
+        st.markdown(f":orange[:material/heart_broken: {plain(silence)}]", width="content")
     if imported_from:
-        st.badge(plain(f"imported from {imported_from}"), icon=":material/upload_file:", color="gray")
+        st.markdown(f":gray[:material/upload_file: imported from {plain(imported_from)}]", width="content")

@@ -8,22 +8,20 @@ import streamlit as st
 
 import charts
 import data
+from capture import show_capture
 from klaudit.records import Run
 from klaudit.report.views import BudgetUse, Curve, Figure, Marker, RunRow, RunsView, RunView, format_count, format_number, format_percent
+from klaudit.report.views.capture import is_stalled
 from klaudit.workflows.pages import RunState
-from plain_text import is_stalled, plain, say_age
+from plain_text import plain, say_age
 from problems import explain_problems
 from run_choice import find_chosen, show_box
+from run_status import show_status
 from sampled_text import draw_legend, draw_sample
 
 REFRESH_S = 3
 CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
-Color = Literal["red", "orange", "blue", "green"]
-STATUS: dict[str, tuple[str, Color]] = {
-    "running": (":material/play_circle:", "blue"),
-    "finished": (":material/check_circle:", "green"),
-    "failed": (":material/cancel:", "red"),
-}
+Color = Literal["red", "orange", "blue"]
 SEVERITY: dict[str, tuple[str, Color]] = {
     "critical": (":material/error:", "red"),
     "warning": (":material/warning:", "orange"),
@@ -31,6 +29,7 @@ SEVERITY: dict[str, tuple[str, Color]] = {
 }
 REWARD = ("score", "heldout_score", "rlhf_reward", "kl_penalty")
 SMALL = ("response_length", "eos_fraction", "distinct_2", "clip_fraction", "ratio", "grad_norm", "learning_rate")
+BETA = ("beta", "implied_beta")
 
 
 def follow(run: Run, drawn: RunState, statement: str) -> None:
@@ -42,12 +41,20 @@ def follow(run: Run, drawn: RunState, statement: str) -> None:
         now = datetime.now(UTC)
         age = say_age(state.last_logged_at, now=now)
         st.caption(f"{format_count(state.n_steps, 'step')}, last one {age} · {plain(statement)}")
-        if run.status == "running" and is_stalled(
+        if state.silence is not None:
+            st.warning(
+                plain(
+                    f"The run says that it is running, and there is {state.silence}. Its writer is dead, or cannot be reached: "
+                    "what it recorded is here, and a trainer that resumes goes on with it."
+                ),
+                icon=":material/heart_broken:",
+            )
+        elif run.status == "running" and is_stalled(
             started_at=run.started_at, last_logged_at=state.last_logged_at, n_steps=state.n_steps, now=now
         ):
-            st.warning(
-                f"Stalled? The run says that it is running, and its last step was logged {age}.", icon=":material/hourglass_disabled:"
-            )
+            st.warning(f"Stalled? Its writer lives, and its last step was logged {age}.", icon=":material/hourglass_disabled:")
+        for sentence in data.open_store().list_waiting(run.id):
+            st.info(plain(sentence), icon=":material/hourglass_top:")
 
 
 def show_headline(view: RunView) -> None:
@@ -79,26 +86,35 @@ def show_kl(view: RunView) -> None:
     """The governing KL, beside the findings; its budgets below."""
     chart, words = st.columns((2.3, 1))
     with chart, st.container(border=True, height=575):
-        st.subheader("KL to the reference", anchor=False)
         curve = view.governing
+        st.subheader("KL to the reference" if curve is None or view.governing_key else charts.read_name(curve), anchor=False)
         if curve is None:
             st.info("No KL was measured in this run.", icon=":material/visibility_off:")
         else:
             st.plotly_chart(charts.draw_kl(view), key=f"kl-{view.run_id}", config=CHART, alt=charts.describe_curve(curve))
-            st.caption(f"{plain(curve.statement)}{say_gaps(curve)}")
+            st.caption(f"{plain(curve.statement)}{say_resumes(curve)}{say_gaps(curve)}")
     with words, st.container(border=True, height=575):
         show_findings(view.markers)
     show_budgets(view.budgets)
 
 
 def say_gaps(curve: Curve) -> str:
-    """The stretches without a finite value, in words."""
-    if not curve.gaps:
+    """The stretches without a finite value, in words; what a probe does not measure by plan is none."""
+    gaps = charts.find_gaps_to_tell(curve)
+    sparse = f" · {charts.say_sparse(curve)}" if curve.is_sparse else ""
+    if not gaps:
+        return sparse
+    shown = ", ".join(f"{one.kind} at step {one.first_step}" + (f" to {one.last_step}" if one.n_steps > 1 else "") for one in gaps[:5])
+    return f"{sparse} · {format_count(len(gaps), 'gap')}: {shown}{' and more' if len(gaps) > 5 else ''}"
+
+
+def say_resumes(curve: Curve) -> str:
+    """Where a resume began a new segment, in words."""
+    if not curve.resumes:
         return ""
-    shown = ", ".join(
-        f"{one.kind} at step {one.first_step}" + (f" to {one.last_step}" if one.n_steps > 1 else "") for one in curve.gaps[:5]
-    )
-    return f" · {format_count(len(curve.gaps), 'gap')}: {shown}{' and more' if len(curve.gaps) > 5 else ''}"
+    shown = ", ".join(f"{one:,}" for one in curve.resumes[:5])
+    more = f" and {len(curve.resumes) - 5:,} more" if len(curve.resumes) > 5 else ""
+    return f" · {format_count(len(curve.resumes), 'resume')}, at step {shown}{more}"
 
 
 def show_budgets(budgets: tuple[BudgetUse, ...]) -> None:
@@ -152,8 +168,11 @@ def show_optimisation(run: Run, view: RunView) -> None:
     """What moves with the KL: beta, reward, entropy, the policy update."""
     update = next((key for key, series in run.series.items() if series.kind == "update"), "")
     update_label = run.series[update].label if update else ""
-    groups = (("Reward", REWARD), ("Beta", ("beta",)), (update_label, (update,)), ("Entropy", ("entropy",)))
+    groups = (("Reward", REWARD), ("Beta", BETA), (update_label, (update,)), ("Entropy", ("entropy",)))
     with st.grid(2, min_column_width=380):
+        for other in charts.list_other_kls(view):
+            if other.key != update:
+                show_curves(charts.name_kl(other), [other], run_id=view.run_id)
         for title, keys in groups:
             show_curves(title, [curve for key in keys if (curve := view.curve(key)) is not None], run_id=view.run_id)
 
@@ -176,6 +195,8 @@ def show_curves(title: str, curves: list[Curve], *, run_id: str, height: int = 2
         st.markdown(f"**{plain(charts.to_sentence(title))}**")
         alt = " ".join(charts.describe_curve(one) for one in curves)
         st.plotly_chart(charts.draw_curves(curves, height=height), key=f"chart-{run_id}-{curves[0].key}", config=CHART, alt=alt)
+        if curves[0].is_sparse:
+            st.caption(charts.say_sparse(curves[0]))
         if any(one.n_shown < one.n_points for one in curves):
             st.caption(plain(curves[0].statement))
 
@@ -207,14 +228,12 @@ def show_header(runs: RunsView, chosen: RunRow) -> Run:
     return data.find_run(chosen.id)
 
 
-def show_declaration(run: Run) -> bool:
+def show_declaration(run: Run, chosen: RunRow) -> bool:
     """What trains what, and whether the page is to follow it."""
-    icon, color = STATUS[run.status]
     reference = "not declared" if run.reference is None else run.reference.name
-    trainer = f"{run.algorithm or 'unknown algorithm'} by {run.framework or 'unknown trainer'}"
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.badge(run.status, icon=icon, color=color)
-        st.caption(plain(f"{trainer}: policy {run.policy or 'not declared'}, reference {reference}"))
+        show_status(run.status, silence=chosen.silence, imported_from=chosen.imported_from)
+        st.caption(plain(f"{chosen.trainer}: policy {run.policy or 'not declared'}, reference {reference}"))
         st.page_link(
             "app_pages/drift.py", label="Drift of its checkpoints", icon=":material/social_distance:", query_params={"run": run.name}
         )
@@ -229,6 +248,7 @@ def show_view(run: Run, view: RunView, state: RunState) -> None:
     show_kl(view)
     show_optimisation(run, view)
     show_small(view)
+    show_capture(data.show_capture(data.read_store_url(), state))
     st.fragment(show_samples)(data.read_store_url(), state)
 
 
@@ -236,7 +256,7 @@ runs = data.show_runs(data.read_store_url())
 chosen = find_chosen(runs)
 if chosen is not None:
     run = show_header(runs, chosen)
-    is_live = show_declaration(run)
+    is_live = show_declaration(run, chosen)
     state = data.open_store().read_state(run.id)
     view = data.show_run(data.read_store_url(), state)
     st.fragment(follow, run_every=REFRESH_S if is_live else None)(run, state, view.statement)
@@ -244,3 +264,4 @@ if chosen is not None:
         show_view(run, view, state)
     else:
         st.info("No step was logged yet. The first one shows up here by itself.", icon=":material/hourglass_empty:")
+        show_capture(data.show_capture(data.read_store_url(), state))

@@ -96,7 +96,7 @@ def show_steps(row: RunRow) -> None:
     else:
         st.markdown(format_count(row.n_steps, "step"))
     if row.n_lost:
-        st.badge(f"{format_count(row.n_lost, 'step')} lost", icon=":material/error:", color="red")
+        st.markdown(f":red[:material/error: {format_count(row.n_lost, 'step')} lost]")
 
 
 def show_budget(row: RunRow) -> None:

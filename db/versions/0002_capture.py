@@ -115,7 +115,18 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_ledger_entries_run_id_run_seq"), table_name="ledger_entries")
     op.drop_table("ledger_entries")
     op.drop_index("uq_segments_session", table_name="segments")
-    for name in ("lost_reason", "lost_last_step", "lost_first_step", "n_lost", "controller", "reference_digest", "process_started", "lease_until", "heartbeat_at", "session"):
+    for name in (
+        "lost_reason",
+        "lost_last_step",
+        "lost_first_step",
+        "n_lost",
+        "controller",
+        "reference_digest",
+        "process_started",
+        "lease_until",
+        "heartbeat_at",
+        "session",
+    ):
         op.drop_column("segments", name)
     op.drop_column("runs", "identity")
 

@@ -7,9 +7,9 @@ from typing import Any
 from klaudit.callbacks.enforcement import explain_stop, find_due_action
 from klaudit.callbacks.identity import IdentityWorker, describe_identity
 from klaudit.callbacks.recording import Guarded, never_raise, plan_recording, say
-from klaudit.callbacks.secrets import describe_arguments
 from klaudit.exchange.frameworks import Framework
 from klaudit.exchange.metric_map import find_beta, find_scales, read_logs, resolve_series
+from klaudit.exchange.secrets import describe_arguments
 from klaudit.records import ReferenceModel, Run
 from klaudit.workflows.recorder import RunRecorder
 

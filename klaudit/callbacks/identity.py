@@ -1,15 +1,13 @@
 """What trained and what was trained: contents of models and tokenizer, versions of packages, state of the code.
 
-What takes long, such as digests of gigabytes, is done in a thread of its own at the lowest priority, one thing after another.
+What takes long, such as digests of gigabytes, is done in a thread of its own at a low priority, one thing after another.
 """
 
 import functools
 import hashlib
-import importlib.metadata
 import os
 import platform
 import queue
-import subprocess
 import sys
 import threading
 import time
@@ -18,26 +16,20 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
+from klaudit.callbacks.code_state import GIT_TIMEOUT_S, describe_git, find_versions
 from klaudit.callbacks.recording import Guard, say
-from klaudit.callbacks.secrets import describe_arguments
 from klaudit.digests import Progress, digest_chat_template, digest_tokenizer, digest_weights, find_weights
 from klaudit.errors import ModelNotFound
+from klaudit.exchange.secrets import describe_arguments
 from klaudit.records import ReferenceModel
 from klaudit.workflows.recorder import RunRecorder
 
-PACKAGES = (
-    "klaudit", "torch", "transformers", "tokenizers", "safetensors", "accelerate", "peft", "trl", "verl", "openrlhf", "unsloth", "deepspeed", "vllm",
-    "sglang", "flash-attn", "bitsandbytes", "datasets", "ray", "numpy",
-)  # fmt: skip
-"""Whose versions can change what a training does."""
-
-GIT_TIMEOUT_S = 2.0
 LAST_DIGESTS_TIMEOUT_S = 30.0
 """How long the end of a run waits for digests that are not ready, in seconds."""
 PROGRESS_EVERY_S = 30.0
-LOWEST_PRIORITY = 19
+LOW_PRIORITY = 10
+"""Nice: a tenth of a core where training wants all of them. The lowest would leave the last checkpoint without a digest on a busy machine."""
 MOST_NOTES = 20
 """A trainer whose checkpoints hold no safetensors is not noted at each of them."""
 FETCHED_FILES = ("config.json", "adapter_config.json")
@@ -253,53 +245,6 @@ def describe_chat_template(tokenizer: Any) -> Known:
     return {"digest": digest_chat_template(template)} if template else {}
 
 
-def find_versions() -> dict[str, str]:
-    """Versions of the installed packages among PACKAGES; none of them is imported."""
-    versions: dict[str, str] = {}
-    for package in PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
-
-
-def describe_git(directory: Path) -> dict[str, Any]:
-    """Commit, branch, whether tracked files differ, and remote of the work tree around a directory; empty where there is none, or no git."""
-    commit = ask_git(directory, "rev-parse", "--verify", "HEAD")
-    if commit is None:
-        return {}
-    changes = ask_git(directory, "status", "--porcelain", "--untracked-files=no")
-    remote = ask_git(directory, "config", "--get", "remote.origin.url")
-    return {
-        "commit": commit,
-        "branch": ask_git(directory, "symbolic-ref", "--quiet", "--short", "HEAD"),
-        "is_dirty": None if changes is None else bool(changes),
-        "remote": None if remote is None else strip_login(remote),
-    }
-
-
-def ask_git(directory: Path, *arguments: str) -> str | None:
-    """What a git command prints; None where it fails, is not there, or takes longer than GIT_TIMEOUT_S. It takes no lock and asks nobody."""
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    # A repository's own settings may name a program to be run.
-    command = ["git", "-c", "core.fsmonitor=false", *arguments]
-    try:
-        done = subprocess.run(
-            command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=GIT_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None
-
-
-def strip_login(url: str) -> str:
-    """A URL without the user and the password in it; `git@host:path` stays."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "(cannot be read, not recorded)"
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else url
-
-
 class Abandoned(Exception):
     """The run ended before a digest was ready."""
 
@@ -359,7 +304,8 @@ class IdentityWorker:
     def _work(self) -> None:
         # There alone a priority belongs to a thread; reading files heeds it as computing does.
         if sys.platform == "linux":
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, max(os.getpriority(os.PRIO_PROCESS, thread), LOW_PRIORITY))
         while (job := self._jobs.get()) is not None:
             try:
                 job()

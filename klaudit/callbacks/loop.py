@@ -7,9 +7,10 @@ from typing import Any, Self
 
 from klaudit.audit import Policy
 from klaudit.callbacks.enforcement import explain_stop, find_due_action
+from klaudit.callbacks.identity import IdentityWorker, describe_identity
 from klaudit.callbacks.recording import Guard, Guarded, never_raise, plan_recording
-from klaudit.callbacks.secrets import describe_arguments
 from klaudit.errors import InvalidBudget, InvalidRecord
+from klaudit.exchange.secrets import describe_arguments
 from klaudit.records import PRIMARY, UNDECLARED, KLBudget, KLReading, KLSeries, ReferenceModel, Run, StepRecord, TextSample
 from klaudit.records.session import Resume
 from klaudit.workflows.recorder import Durability, RunRecorder
@@ -21,6 +22,9 @@ class LoopRun(Guarded):
     def __init__(self, recorder: RunRecorder, guard: Guard) -> None:
         super().__init__(guard)
         self._recorder = recorder
+        self._identity = IdentityWorker(recorder, guard=guard)
+        run = recorder.run
+        self._identity.describe(describe_identity(policy=run.policy, reference=run.reference))
         self._closed = False
         self._has_bare_kl = False
 
@@ -100,6 +104,7 @@ class LoopRun(Guarded):
         """End the run; a second call does nothing."""
         if not self._closed:
             self._closed = True
+            self._identity.close()
             self._recorder.close(failed=failed)
 
     def __enter__(self) -> Self:

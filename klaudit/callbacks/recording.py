@@ -37,6 +37,8 @@ class RecordingPlan:
     durability: Durability = "step"
     journals: tuple[str, ...] = ()
     """Directories for the journal, best first; none: the usual one."""
+    actor: str | None = None
+    """Name of the person behind the process, for the ledger."""
 
     def begin(
         self,
@@ -67,6 +69,7 @@ class RecordingPlan:
             journals=self.journals,
             controller=controller,
             reporter=reporter,
+            actor=self.actor,
         )
 
 
@@ -100,6 +103,7 @@ def plan_recording(
         channels=(ConsoleChannel(), *((WebhookChannel(url),) if url else ())),
         resume=resume,
         durability=durability,
+        actor=settings.actor,
         journals=settings.journals
         if journal is None
         else (str(journal),)

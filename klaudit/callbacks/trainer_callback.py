@@ -16,7 +16,6 @@ from klaudit.callbacks.identity import IdentityWorker, describe_identity
 from klaudit.callbacks.probe import LiveProbe, ProbeReading
 from klaudit.callbacks.ranks import Decision, agree_to_share, has_peers, share_decision
 from klaudit.callbacks.recording import Guarded, never_raise, plan_recording, say
-from klaudit.callbacks.secrets import describe_arguments
 from klaudit.callbacks.step_logs import StepLogs
 from klaudit.callbacks.trainer_settings import (
     find_base_model,
@@ -42,6 +41,7 @@ from klaudit.exchange.metric_map import (
     resolve_series,
 )
 from klaudit.exchange.own_keys import extend_framework
+from klaudit.exchange.secrets import describe_arguments
 from klaudit.records import PRIMARY, Finding, KLBudget, KLSeries, ReferenceModel, Run, StepRecord, TextSample
 from klaudit.records.session import Resume
 from klaudit.workflows.recorder import Durability, RunRecorder
@@ -291,11 +291,18 @@ class KLAuditCallback(Guarded, TrainerCallback):
 
     def _declare(self, args: Any, logs: Mapping[str, Any]) -> Framework:
         assert self._recorder is not None
-        arguments = read_arguments(args)
-        framework = self._recognise(args, arguments, logs)
-        series, notes = resolve_series(framework, arguments=arguments, version=find_trl_version(self._trainer, args), logged=logs.keys())
+        try:
+            arguments = read_arguments(args)
+            framework = self._recognise(args, arguments, logs)
+            version = find_trl_version(self._trainer, args)
+            series, notes = resolve_series(framework, arguments=arguments, version=version, logged=logs.keys())
+            self._scales = find_scales(framework, arguments)
+        except Exception as error:
+            # A step whose numbers nobody can name is worth more than none.
+            self.guard.note("recognising the trainer", error)
+            framework, self._scales = UNKNOWN_TRAINER, {}
+            series, notes = resolve_series(framework, arguments={})
         self._notes += notes
-        self._scales = find_scales(framework, arguments)
         probed = {} if self._probe is None else self._probe.series
         self._recorder.declare_series({**series, **probed}, framework=framework.name, algorithm=framework.algorithm)
         self._say_what_is_seen(logs)

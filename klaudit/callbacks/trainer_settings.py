@@ -1,17 +1,12 @@
 """What a trainer says of itself: the beta in force, the batch, and which models it holds."""
 
 import importlib.metadata
-import os
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from klaudit.callbacks.probe import TRL_REFERENCE_ADAPTER
-from klaudit.callbacks.recording import say
 from klaudit.callbacks.whole_model import unwrap_model
-from klaudit.digests import digest_weights
-from klaudit.errors import KlauditError
 from klaudit.records import ReferenceModel
 
 LIBRARIES = ("trl", "transformers")
@@ -83,12 +78,12 @@ def find_reference_model(trainer: Any) -> Any:
 
 
 def find_reference(trainer: Any) -> ReferenceModel | None:
-    """The model that KL is measured against, with a digest where its weights lie in a directory; a PEFT policy's base model, its adapter off."""
+    """The model that KL is measured against, by name; a PEFT policy's base model, its adapter off."""
     reference = find_reference_model(trainer)
     if reference is None:
         return find_base_model(getattr(trainer, "model", None))
     name = getattr(reference, "name", None) or name_model(unwrap_model(reference))
-    return identify_model(name, path=getattr(reference, "path", None))
+    return name_reference(name)
 
 
 def find_base_model(policy: Any) -> ReferenceModel | None:
@@ -100,7 +95,7 @@ def find_base_model(policy: Any) -> ReferenceModel | None:
     named = next((one.base_model_name_or_path for one in configs.values() if one.base_model_name_or_path), None) or name_model(model)
     if TRL_REFERENCE_ADAPTER in configs:
         return None if named is None else ReferenceModel(named)
-    return identify_model(named)
+    return name_reference(named)
 
 
 def note_reference(policy: Any, *, trainer: Any = None) -> str | None:
@@ -113,19 +108,6 @@ def note_reference(policy: Any, *, trainer: Any = None) -> str | None:
     return "reference: the base model, adapter off"
 
 
-def identify_model(name: Any, *, path: Any = None) -> ReferenceModel | None:
-    """A model by its name, and by its weights where they lie in a directory."""
-    if not isinstance(name, str) or not name:
-        return None
-    return ReferenceModel(name, digest_local_weights(Path(path or name)))
-
-
-def digest_local_weights(path: Path) -> str | None:
-    """Digest of the safetensors in a directory; None on ranks that record nothing, and where there are none or they cannot be read."""
-    if os.environ.get("RANK", "0") != "0" or not any(path.glob("*.safetensors")):
-        return None
-    try:
-        return digest_weights(path)
-    except (OSError, KlauditError) as error:
-        say(f"the reference's weights in {path} have no digest on record: {error}")
-        return None
+def name_reference(name: Any) -> ReferenceModel | None:
+    """A model by its name; what it is by its weights is computed while it trains."""
+    return ReferenceModel(name) if isinstance(name, str) and name else None

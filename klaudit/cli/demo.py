@@ -19,10 +19,10 @@ from klaudit.cli.progress import track_drift, track_training
 from klaudit.demo.recipe import Recipe, make_demo_recipe, read_recipe
 from klaudit.errors import InvalidConfig, StoreUnreachable
 from klaudit.store import Store, open_store
+from klaudit.store.sessions import find_free_name
 from klaudit.workflows.audits import audit_stored_run, keep_findings
 from klaudit.workflows.drift import DriftSettings, list_run_checkpoints, measure_drift
 from klaudit.workflows.recorded_runs import load_recorded_run
-from klaudit.store.sessions import find_free_name
 from klaudit.workflows.reports import compose_report, save_report
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -37,10 +38,8 @@ def open_given_store(option: str | None, *, create: bool = False, by: str | None
         StoreError: it cannot be used.
     """
     store = open_store(find_store_url(option), create=create, journals=read_settings().journals, actor=by or read_settings().actor)
-    for replayed in store.replayed:
-        print(f"{replayed.n_steps} steps of run {replayed.run.name!r} waited in a journal, and are in the store now", file=sys.stderr)  # noqa: T201
-    for line in store.warnings:
-        print(line, file=sys.stderr)  # noqa: T201
+    tell(f"{one.n_steps} steps of run {one.run.name!r} waited in a journal, and are in the store now" for one in store.replayed)
+    tell(store.warnings)
     keep_replayed_findings(store)
     return store
 
@@ -51,7 +50,21 @@ def read_given_store(option: str | None) -> Store:
     Raises:
         StoreError: it cannot be used.
     """
-    return open_store(find_store_url(option), read_only=True, journals=read_settings().journals)
+    store = open_store(find_store_url(option), read_only=True, journals=read_settings().journals)
+    for one in store.list_waiting():
+        who = (
+            "its trainer carries them over"
+            if one.is_live
+            else "the next command that writes to the store, such as klaudit audit, carries them over"
+        )
+        tell([f"{one.n_steps} steps of run {one.run_name!r} wait in its journal and are not shown; {who}"])
+    return store
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Messages on standard error, where they are in nobody's way."""
+    for line in lines:
+        print(line, file=sys.stderr)  # noqa: T201
 
 
 def require_installed(*modules: str, what: str, extra: str) -> None:

@@ -23,6 +23,7 @@ from klaudit.exchange.metric_map import (
 )
 from klaudit.exchange.own_keys import extend_framework
 from klaudit.exchange.reader import ImportedRun, LoggedValues, ReadOptions, name_run, refuse, shorten
+from klaudit.exchange.secrets import describe_arguments
 from klaudit.records import PRIMARY, UNDECLARED, KLSeries, Run, StepRecord, find_governing_series
 from klaudit.records.non_finite import NON_FINITE
 
@@ -91,7 +92,7 @@ def interpret(
             beta=find_beta(meaning.framework, facts.config),
             planned_steps=facts.planned_steps,
             series=meaning.series,
-            config=facts.config,
+            config=describe_arguments(facts.config),
         )
     except InvalidRecord as error:
         raise refuse(path, error) from error

@@ -7,7 +7,6 @@ from typing import Any
 from klaudit.ledger.canonical import digest_canonical
 from klaudit.ledger.merkle import merkle_root
 from klaudit.ledger.spans import encode_spans, span_steps
-from klaudit.ledger.step_leaf import hash_step
 from klaudit.records import Checkpoint, DriftMeasurement, KLBudget, KLSeries, Run, Segment, StepRecord
 from klaudit.records.moment import format_moment
 
@@ -119,18 +118,18 @@ def digest_measurement(measurement: DriftMeasurement) -> str:
     return digest_canonical("klaudit-drift/1", described)
 
 
-def describe_batch(run_id: str, records: Sequence[StepRecord], *, n_samples: int) -> dict[str, Any]:
+def describe_batch(records: Sequence[StepRecord], *, leaves: Sequence[bytes], n_samples: int) -> dict[str, Any]:
     """Body of `steps`, for steps of one segment.
 
     Args:
-        run_id: of their run.
         records: at least one, rising.
+        leaves: of each, by `hash_step`.
         n_samples: text samples that are stored with them.
 
     Raises:
         InvalidRecord: no steps, or something that JSON cannot hold.
     """
-    root = merkle_root([hash_step(run_id, one) for one in records])
+    root = merkle_root(leaves)
     spans = span_steps(one.step for one in records)
     return {
         "segment": records[0].segment,

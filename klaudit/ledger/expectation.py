@@ -184,8 +184,12 @@ def list_changes(kind: str, body: Mapping[str, Any]) -> Iterator[tuple[RowKey, M
     match kind:
         case "run_opened" | "trainer_declared" | "identity_declared":
             yield ("run",), body
-        case "segment_began" | "segment_ended" | "steps_lost" | "reference_declared":
+        case "segment_began" | "segment_ended" | "steps_lost":
             yield ("segment", body["segment"]), body
+        case "reference_declared":
+            yield ("segment", body["segment"]), {"reference_digest": body["reference_digest"]}
+            if body["is_the_runs"]:
+                yield ("run",), {"reference_digest": body["reference_digest"]}
         case "checkpoint":
             yield ("checkpoint", body["segment"], body["step"], body["path"]), body
         case "budget_set" | "budget_removed":

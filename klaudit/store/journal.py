@@ -29,6 +29,7 @@ from threading import Lock
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
+from pydantic_core import to_json
 
 from klaudit.errors import InvalidJournal, JournalUnwritable
 from klaudit.records import UNDECLARED, KLReading, KLSeries, LoggedStep, StepRecord, TextSample, TokenScore
@@ -442,7 +443,11 @@ def _decode_sample(columns: Sequence[Any], *, step: int, segment: int) -> TextSa
 
 
 def _frame(entry: Entry) -> bytes:
-    text = _ENCODER.encode(entry).encode()
+    try:
+        # A third of the time that Python's own encoder takes, and the trainer waits for it.
+        text = to_json(entry, inf_nan_mode="constants")
+    except ValueError:  # what UTF-8 or this encoder does not know: half of a surrogate pair, a number of another library
+        text = _ENCODER.encode(entry).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 

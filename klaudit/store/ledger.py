@@ -70,22 +70,25 @@ class LedgerRepository:
             rows.append(_to_entry_row(entry))
         connection.execute(_INSERT, rows)
 
-    def append_batch(self, connection: Connection, run_id: str, records: Sequence[StepRecord], n_samples: int = 0) -> None:
+    def append_batch(
+        self, connection: Connection, run_id: str, records: Sequence[StepRecord], *, leaves: Sequence[bytes], n_samples: int = 0
+    ) -> None:
         """Add one entry for each segment of steps that the transaction of `connection` stores.
 
         Args:
             connection: of the transaction.
             run_id: of their run.
-            records: all steps that it stores of that run, at least one.
+            records: all steps that it stores of that run, at least one, in order of segment and step.
+            leaves: of each, by `hash_step`: computed before the transaction, which others wait for.
             n_samples: text samples that it stores with them.
 
         Raises:
             InvalidRecord: no steps.
         """
-        ordered = sorted(records, key=lambda one: (one.segment, one.step))
         drafts: list[LedgerDraft] = []
-        for _, batch in groupby(ordered, key=lambda one: one.segment):
-            drafts.append(LedgerDraft("steps", describe_batch(run_id, list(batch), n_samples=0 if drafts else n_samples), run_id))
+        for _, paired in groupby(zip(records, leaves, strict=True), key=lambda one: one[0].segment):
+            batch, own = zip(*paired, strict=True)
+            drafts.append(LedgerDraft("steps", describe_batch(batch, leaves=own, n_samples=0 if drafts else n_samples), run_id))
         self.append(connection, drafts)
 
     def note(self, kind: LedgerKind, body: dict[str, Any], *, run_id: str | None = None) -> None:

@@ -217,7 +217,7 @@ class RunRepository:
             return connection.execute(update(segments).where(*where).values(heartbeat_at=now, lease_until=until)).rowcount == 1
 
     def set_reference_digest(self, run_id: str, segment: int, digest: str) -> None:
-        """Say what the reference of a segment is, once that is computed; a segment that has a digest keeps it.
+        """Say what the reference of a segment is, once that is computed, and of the run where it has a name alone; what has a digest keeps it.
 
         Raises:
             RunNotFound: no run has this id.
@@ -226,7 +226,9 @@ class RunRepository:
         with self._database.writing() as connection:
             require_run(connection, run_id)
             if connection.execute(update(segments).where(*where).values(reference_digest=digest)).rowcount:
-                body = {"segment": segment, "reference_digest": digest}
+                named = (runs.c.id == run_id, runs.c.reference_name.is_not(None), runs.c.reference_digest.is_(None))
+                is_first = connection.execute(update(runs).where(*named).values(reference_digest=digest)).rowcount == 1
+                body = {"segment": segment, "reference_digest": digest, "is_the_runs": is_first}
                 self._ledger.append(connection, [LedgerDraft("reference_declared", body, run_id)])
 
     def set_loss(

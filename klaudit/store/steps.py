@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, func, insert, select, tuple_
 
 from klaudit.errors import DuplicateStep, InvalidRecord
+from klaudit.ledger import hash_step
 from klaudit.records import PRIMARY, UNDECLARED, Finding, KLReading, KLSeries, LoggedStep, StepRecord, TextSample
 from klaudit.store.engine import Database
 from klaudit.store.findings import write_findings
@@ -59,10 +60,10 @@ class StepRepository:
     def _write(self, run_id: str, logged: Sequence[LoggedStep], findings: Sequence[Finding], *, may_be_there: bool) -> int:
         if not logged and not findings:
             return 0
-        prepared: dict[tuple[int, int], tuple[LoggedStep, dict[str, Any]]] = {}
+        prepared: dict[tuple[int, int], tuple[LoggedStep, dict[str, Any], bytes]] = {}
         for one in logged:
             _require_samples_of(one.record, one.samples)
-            prepared.setdefault(find_place(one.record), (one, _to_step_row(run_id, one.record)))
+            prepared.setdefault(find_place(one.record), (one, _to_step_row(run_id, one.record), hash_step(run_id, one.record)))
         with self._database.writing() as connection:
             summary = lock_summary(connection, run_id)
             stored = _find_stored(connection, summary, prepared)
@@ -70,13 +71,13 @@ class StepRepository:
                 raise DuplicateStep(_describe_duplicate(run_id, *min(stored)))
             new = [prepared[place] for place in sorted(prepared.keys() - stored)]
             if new:
-                self._insert(connection, summary, [one for one, _ in new], [row for _, row in new])
+                self._insert(connection, summary, [one for one, _, _ in new], [row for _, row, _ in new])
             if findings:
                 write_findings(connection, run_id, findings)
             if new:
-                logged_now = [one for one, _ in new]
-                n_samples = sum(len(one.samples) for one in logged_now)
-                self._ledger.append_batch(connection, run_id, [one.record for one in logged_now], n_samples)
+                n_samples = sum(len(one.samples) for one, _, _ in new)
+                records, leaves = [one.record for one, _, _ in new], [leaf for _, _, leaf in new]
+                self._ledger.append_batch(connection, run_id, records, leaves=leaves, n_samples=n_samples)
         return len(new)
 
     def _insert(self, connection: Connection, summary: RowMapping, logged: Sequence[LoggedStep], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -105,10 +105,21 @@ class RunRecorder:
         policy: of the live audit.
         channels: that alerts go to.
         reporter: is told what goes wrong.
+        actor: name of the person behind the process, for the ledger.
+        is_prompt: whether each step goes to the journal before `log()` returns, and not only once memory is full.
     """
 
     def __init__(
-        self, url: str, *, session: Session, journal: Journal | None, policy: Policy, channels: Sequence[Channel], reporter: Reporter
+        self,
+        url: str,
+        *,
+        session: Session,
+        journal: Journal | None,
+        policy: Policy,
+        channels: Sequence[Channel],
+        reporter: Reporter,
+        actor: str | None = None,
+        is_prompt: bool = True,
     ) -> None:
         self.run = session.run
         self.segment = 0
@@ -118,6 +129,8 @@ class RunRecorder:
         self._journal = journal
         self._policy = policy
         self._reporter = reporter
+        self._actor = actor
+        self._is_prompt = is_prompt
         self._store: Store | None = None
         self._begun: Begun | None = None
         self._queue: deque[LoggedStep | Entry] = deque()
@@ -134,7 +147,8 @@ class RunRecorder:
         self._unsettled: list[StepRecord] = []
         self._findings: dict[str, Finding] = {}
         self._alerts = AlertSender(channels)
-        self._memory_lock = threading.Lock()
+        self._lock = threading.Lock() if journal is None else journal.lock
+        """Held while something is handed over, and while the journal is trimmed."""
         self._is_outside = False
         self._is_away = False
         self._pause_s = 0.0
@@ -179,7 +193,9 @@ class RunRecorder:
             StoreError: the store cannot be used now; it is tried again with the steps.
         """
         if self._store is None:
-            self._store = open_store(self._url, create=True, busy_timeout_s=BUSY_TIMEOUT_S, journals=self._session.journals)
+            self._store = open_store(
+                self._url, create=True, busy_timeout_s=BUSY_TIMEOUT_S, journals=self._session.journals, actor=self._actor
+            )
             for line in self._store.warnings:
                 self._reporter.warn(line)
         declared = None if self.run.series == self._session.run.series else self.run
@@ -247,9 +263,10 @@ class RunRecorder:
         logged = LoggedStep(step, tuple(samples))
         self._require_declared(logged)
         with self._lock:
-            place = None if self._journal is None else self._journal.place
-            is_journaled = self._journal is not None and self._journal.append_step(step, samples)
-            self._queue_step(logged, place if is_journaled else None)
+            is_full = self._is_full
+            place = self._journal.place if self._journal is not None and is_full else None
+            is_journaled = self._journal is not None and (is_full or self._is_prompt) and self._journal.append_step(step, samples)
+            self._queue_step(logged, place, is_journaled=is_journaled)
         self._last_step = step.step
         return self._observe(step) if self.has_brake else ()
 
@@ -299,14 +316,13 @@ class RunRecorder:
         if self._worker.is_alive():
             self._worker.join(LAST_STEPS_TIMEOUT_S)
         if self._worker.is_alive():
-            n = len(self._queue)
             where = (
                 "in memory, and are lost when this process ends"
                 if self._journal is None
                 else f"in {self._journal.directory}, and whoever opens the store for writing next carries them over"
             )
             self._reporter.warn(
-                f"the store at {self.store_url} did not take the last {n} entries of run {self.run.name!r}; they wait {where}"
+                f"the store at {self.store_url} has not taken the last steps of run {self.run.name!r} yet; they wait {where}"
             )
 
     def __enter__(self) -> Self:
@@ -316,20 +332,19 @@ class RunRecorder:
         self.close(failed=kind is not None)
 
     @property
-    def _lock(self) -> threading.Lock:
-        """Held while something is handed over, and while the journal is trimmed."""
-        return self._memory_lock if self._journal is None else self._journal.lock
+    def _is_full(self) -> bool:
+        """Whether a step that comes now waits in the journal alone."""
+        return self._spilled is not None or len(self._queue) >= MOST_WAITING
 
-    def _queue_step(self, logged: LoggedStep, place: JournalPlace | None) -> None:
-        """Put a step where the worker finds it; `place` is where its line stands in the journal, None where it has none."""
+    def _queue_step(self, logged: LoggedStep, place: JournalPlace | None, *, is_journaled: bool) -> None:
+        """Put a step where the worker finds it; `place` is where its line stands in the journal, for a queue that is full."""
         step = logged.record.step
-        is_full = self._spilled is not None or len(self._queue) >= MOST_WAITING
-        if not is_full:
+        if not self._is_full:
             self._queue.append(logged)
-            if place is None and self._journal is not None:
+            if not is_journaled and self._is_prompt and self._journal is not None:
                 self._unjournaled.add(step)
                 self._note_at_risk()
-        elif place is None:
+        elif not is_journaled:
             self._lose(step)
         elif self._spilled is None:
             self._spilled = place
@@ -655,6 +670,7 @@ def start_recording(
     journals: Sequence[str | Path] = (),
     controller: Mapping[str, Any] | None = None,
     reporter: Reporter | None = None,
+    actor: str | None = None,
 ) -> RunRecorder:
     """Begin to record a run, or the next segment of one. A store that does not answer now is no hindrance where there is a journal.
 
@@ -672,6 +688,7 @@ def start_recording(
         journals: directories for the journal, best first; default: beside an SQLite file, in the user's state directory for another store.
         controller: state of the beta controller, as JSON.
         reporter: is told what goes wrong.
+        actor: name of the person behind the process, for the ledger.
 
     Raises:
         InvalidConfig: not the URL of a store.
@@ -695,8 +712,17 @@ def start_recording(
         controller=controller,
         journals=tuple(map(str, directories)),
     )
-    journal = _open_journal(directories if durability == "step" else (), session, reporter)
-    recorder = RunRecorder(url, session=session, journal=journal, policy=policy, channels=channels, reporter=reporter)
+    journal = _open_journal(directories, session, reporter)
+    recorder = RunRecorder(
+        url,
+        session=session,
+        journal=journal,
+        policy=policy,
+        channels=channels,
+        reporter=reporter,
+        actor=actor,
+        is_prompt=durability == "step",
+    )
     try:
         recorder.begin()
     except StoreError as error:

@@ -1,11 +1,12 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import plotly.graph_objects as go
 import pytest
 
 import charts
-from klaudit.report.views import BudgetUse, Curve, DriftPoint, DriftView, Gap, LoggedKL, Marker, RunView
+from klaudit.report.views import NOT_MEASURED, BudgetUse, Curve, DriftPoint, DriftView, Gap, LoggedKL, Marker, RunView
 
 LABEL = "KL to reference (full, nats/sequence)"
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -263,3 +264,66 @@ def test_drift_by_another_estimator_stands_beside_what_was_logged_by_that_one() 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_drift_that_is_no_finite_number_still_draws(value: float) -> None:
     assert find_trace(charts.draw_drift(make_drift(make_point(2, value)), estimator="full"), "Measured, 95% interval over prompts")
+
+
+def make_probe(key: str = "kl_probe", *, value_at: tuple[int, ...] = (1, 5)) -> Curve:
+    """Eight steps of which a probe measured two, each with a standard error of 0.25."""
+    steps = tuple(range(1, 9))
+    values = tuple(2.0 if step in value_at else math.nan for step in steps)
+    gaps = (Gap(2, 4, NOT_MEASURED, 3), Gap(6, 8, NOT_MEASURED, 3))
+    low, high = tuple(one - 0.25 for one in values), tuple(one + 0.25 for one in values)
+    return Curve(key, LABEL, "nats/sequence", "full", steps, values, low, high, "± 1 standard error", gaps, 8, 8, "")
+
+
+def test_what_a_probe_measures_is_points_with_errors_and_nothing_between() -> None:
+    figure = charts.draw_kl(replace(make_view(curves=(make_probe(),)), governing_key="kl_probe"))
+    trace = find_trace(figure, f"{LABEL}, live probe")
+
+    assert trace["mode"] == "markers"
+    assert [one for one in trace["y"] if not math.isnan(one)] == [2.0, 2.0]
+    assert [one for one in trace["error_y"]["array"] if not math.isnan(one)] == [0.25, 0.25]
+    assert find_shapes(figure, "rect") == []
+    assert [one["name"] for one in figure.to_dict()["data"] if one.get("fill") == "toself"] == []
+
+
+def test_how_often_a_probe_measured_is_said() -> None:
+    assert charts.say_sparse(make_probe()) == "measured at 2 of 8 steps; nothing is known in between"
+
+
+def test_a_broken_number_of_a_probe_is_still_a_gap() -> None:
+    probe = make_probe()
+    broken = replace(probe, gaps=(*probe.gaps, Gap(5, 5, "NaN", 1)))
+
+    assert [one.kind for one in charts.find_gaps_to_tell(broken)] == ["NaN"]
+    assert [one.kind for one in charts.find_gaps_to_tell(make_curve())] == ["NaN", "not measured"]
+
+
+def test_the_trainers_own_kl_stands_beside_that_of_the_probe() -> None:
+    own = make_curve("kl", label="KL to reference (k1, nats/sequence)", estimator="k1")
+    figure = charts.draw_kl(replace(make_view(curves=(make_probe(), own, make_probe("kl_probe_k1"))), governing_key="kl_probe"))
+
+    assert find_trace(figure, "k1 estimator")["visible"] is True
+    assert find_trace(figure, "full estimator, live probe")["visible"] == "legendonly"
+
+
+def test_kls_of_another_unit_or_kind_have_charts_of_their_own() -> None:
+    per_token = make_curve("kl", label="KL to reference (k3, nats/token)", unit="nats/token", estimator="k3")
+    update = make_curve("kl_update", label="policy-update KL (k2, nats/sequence)", estimator="k2")
+    view = replace(make_view(curves=(make_probe(), per_token, update, make_curve("beta", estimator=None))), governing_key="kl_probe")
+
+    assert [one.key for one in charts.list_other_kls(view)] == ["kl", "kl_update"]
+
+
+def test_a_thin_line_stands_where_a_resume_began() -> None:
+    figure = charts.draw_kl(make_view(curves=(replace(make_curve(), resumes=(4,)),)))
+
+    [line] = [one for one in find_shapes(figure, "line") if one["name"] == "resumed"]
+    assert (line["x0"], line["x1"]) == (4, 4)
+    assert "resumed" in read_notes(figure)
+
+
+def test_a_small_chart_marks_its_resumes_without_a_word() -> None:
+    figure = charts.draw_curves([replace(make_curve(), resumes=(4,))])
+
+    assert len(find_shapes(figure, "line")) == 1
+    assert "resumed" not in read_notes(figure)

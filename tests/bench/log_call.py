@@ -42,7 +42,7 @@ class Pattern:
 
 TIGHT = Pattern("flat out", 2_000, 0.0)
 PACED = Pattern("10 ms apart", 300, 0.01)
-SUSTAINED = Pattern("50,000 flat out", 50_000, 0.0, ("klaudit step", "klaudit batch", "trackio"))
+SUSTAINED = Pattern("flat out, as long as it takes", 50_000, 0.0, ("klaudit step", "klaudit batch", "trackio"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +89,14 @@ def measure(tool: str, pattern: Pattern, *, is_watched: bool = False) -> Outcome
     return Outcome(statistics.median(micros), statistics.fmean(micros), statistics.quantiles(micros, n=100)[98], max(micros), **found)
 
 
-def run_rounds(n_rounds: int, patterns: Sequence[Pattern], *, seed: int) -> dict[str, dict[str, list[Outcome]]]:
+def run_rounds(n_rounds: int, patterns: Sequence[Pattern], *, tools: Sequence[str], seed: int) -> dict[str, dict[str, list[Outcome]]]:
     """Outcomes by pattern and tool, one a round."""
     shuffle = random.Random(seed).shuffle
-    outcomes: dict[str, dict[str, list[Outcome]]] = {one.name: {tool: [] for tool in one.tools} for one in patterns}
-    for tool in track(TOOLS, "talks to no other machine", transient=True, console=Console(stderr=True)):
+    outcomes: dict[str, dict[str, list[Outcome]]] = {one.name: {tool: [] for tool in one.tools if tool in tools} for one in patterns}
+    for tool in track(tools, "talks to no other machine", transient=True, console=Console(stderr=True)):
         measure(tool, TIGHT, is_watched=True)
     for number in range(n_rounds):
-        jobs = [(pattern, tool) for pattern in patterns for tool in pattern.tools]
+        jobs = [(pattern, tool) for pattern in patterns for tool in outcomes[pattern.name]]
         shuffle(jobs)
         for pattern, tool in track(jobs, f"round {number + 1} of {n_rounds}", transient=True, console=Console(stderr=True)):
             outcomes[pattern.name][tool].append(measure(tool, pattern))
@@ -127,7 +127,19 @@ def tabulate(pattern: Pattern, medians: dict[str, Outcome]) -> Figures:
         )
         for tool, one in sorted(medians.items(), key=lambda item: item[1].median_us)
     ]
-    columns = ("tool", "median us", "mean us", "p99 us", "longest ms", f"x of {fastest}", "durable s", "import and start s", "memory MiB", "disk KiB", "lost")
+    columns = (
+        "tool",
+        "median us",
+        "mean us",
+        "p99 us",
+        "longest ms",
+        f"x of {fastest}",
+        "durable s",
+        "import and start s",
+        "memory MiB",
+        "disk KiB",
+        "lost",
+    )
     return Figures(f"One `log` of 12 metrics, {pattern.n_calls:,} calls {pattern.name}", columns, rows)
 
 
@@ -153,6 +165,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="of the order")
+    parser.add_argument("--without", nargs="+", default=[], choices=PEERS[1:], metavar="TOOL", help="slower peers to leave out")
     parser.add_argument("--no-sustained", action="store_true", help="without the 50,000 calls")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="every round's figures")
@@ -161,11 +174,14 @@ def main() -> int:
     if not PYTHON.exists():
         raise SystemExit("expected the environment .venv-trackers; make it with: make .venv-trackers/trackers.stamp")
     patterns = (TIGHT, PACED) if arguments.no_sustained else (TIGHT, PACED, SUSTAINED)
-    outcomes = run_rounds(arguments.rounds, patterns, seed=arguments.seed)
+    outcomes = run_rounds(arguments.rounds, patterns, tools=[tool for tool in TOOLS if tool not in arguments.without], seed=arguments.seed)
     medians = {name: {tool: take_median(rounds) for tool, rounds in tools.items()} for name, tools in outcomes.items()}
     figures, is_met = judge(medians)
     if arguments.json:
-        json.dump({name: {tool: [asdict(one) for one in rounds] for tool, rounds in tools.items()} for name, tools in outcomes.items()}, sys.stdout)
+        json.dump(
+            {name: {tool: [asdict(one) for one in rounds] for tool, rounds in tools.items()} for name, tools in outcomes.items()},
+            sys.stdout,
+        )
     else:
         for pattern in patterns:
             print_table(tabulate(pattern, medians[pattern.name]), as_markdown=arguments.markdown)

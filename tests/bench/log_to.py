@@ -13,8 +13,22 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
-METRICS = ("kl", "score", "beta", "loss/policy", "loss/value", "entropy", "ratio", "clip_fraction", "grad_norm", "learning_rate", "length", "speed")
+METRICS = (
+    "kl",
+    "score",
+    "beta",
+    "loss/policy",
+    "loss/value",
+    "entropy",
+    "ratio",
+    "clip_fraction",
+    "grad_norm",
+    "learning_rate",
+    "length",
+    "speed",
+)
 Log = Callable[[int, dict[str, float]], object]
 Started = tuple[Log, Callable[[], object]]
 """What logs one step, and what ends with everything on disk; of klaudit, that gives how many steps it counted as lost."""
@@ -25,7 +39,7 @@ def start_nothing(directory: Path) -> Started:
     return (lambda step, numbers: None), (lambda: None)
 
 
-def start_klaudit(directory: Path, durability: str) -> Started:
+def start_klaudit(directory: Path, durability: Literal["step", "batch"]) -> Started:
     from klaudit import start_run
     from klaudit.records import KLSeries
 
@@ -54,7 +68,7 @@ def start_klaudit_batch(directory: Path) -> Started:
 
 def start_trackio(directory: Path) -> Started:
     os.environ |= {"TRACKIO_DIR": str(directory), "HF_HUB_OFFLINE": "1"}
-    import trackio
+    import trackio  # type: ignore[import-not-found]
 
     trackio.init(project="bench", name="bench", embed=False, auto_log_cpu=False, auto_log_gpu=False)
     return (lambda step, numbers: trackio.log(numbers, step=step)), trackio.finish
@@ -62,17 +76,19 @@ def start_trackio(directory: Path) -> Started:
 
 def start_wandb(directory: Path) -> Started:
     os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
-    import wandb
+    import wandb  # type: ignore[import-not-found]
 
-    run = wandb.init(dir=directory, project="bench", mode="offline", settings=wandb.Settings(silent=True, console="off", x_disable_stats=True))
+    run = wandb.init(
+        dir=directory, project="bench", mode="offline", settings=wandb.Settings(silent=True, console="off", x_disable_stats=True)
+    )
     return (lambda step, numbers: run.log(numbers, step=step)), run.finish
 
 
 def start_tensorboard(directory: Path) -> Started:
     """As torch's SummaryWriter does, which writes through this class: an event for every number."""
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-not-found]
+    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-not-found]
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter  # type: ignore[import-not-found]
 
     writer = EventFileWriter(str(directory))
 
@@ -86,7 +102,7 @@ def start_tensorboard(directory: Path) -> Started:
 
 def start_mlflow(directory: Path, *, is_synchronous: bool) -> Started:
     os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-    import mlflow
+    import mlflow  # type: ignore[import-not-found]
 
     mlflow.set_tracking_uri(f"sqlite:///{directory / 'mlflow.db'}")
     mlflow.create_experiment("bench", artifact_location=str(directory / "artifacts"))
@@ -128,7 +144,9 @@ def refuse_other_machines(event: str, arguments: tuple[object, ...]) -> None:
     """An audit hook: nothing that is measured talks to another machine, or listens to one."""
     if event in ("socket.connect", "socket.bind"):
         opened, address = arguments
-        if getattr(opened, "family", None) != socket.AF_UNIX and (not isinstance(address, tuple) or address[0] not in ("127.0.0.1", "::1", "localhost")):
+        if getattr(opened, "family", None) != socket.AF_UNIX and (
+            not isinstance(address, tuple) or address[0] not in ("127.0.0.1", "::1", "localhost")
+        ):
             os.write(2, f"{event} {address}\n".encode())
             os._exit(3)
 

@@ -76,7 +76,9 @@ def writing_klaudit(url: str, run_id: str) -> Iterator[Flush]:
 @contextmanager
 def writing_rows(url: str, run_id: str) -> Iterator[Flush]:
     if url.startswith("sqlite"):
-        connection: Any = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        connection: Any = sqlite3.connect(
+            url.removeprefix("sqlite:///"), timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
         connection.execute("PRAGMA synchronous = NORMAL")
         begin, mark = "BEGIN IMMEDIATE", "?"
     else:
@@ -87,7 +89,8 @@ def writing_rows(url: str, run_id: str) -> Iterator[Flush]:
 
     def flush(records: Sequence[StepRecord]) -> None:
         rows = [
-            (run_id, one.segment, one.step, one.logged_at.isoformat(), one.kl.value, one.beta, one.score, json.dumps(one.metrics)) for one in records
+            (run_id, one.segment, one.step, one.logged_at.isoformat(), one.kl.value, one.beta, one.score, json.dumps(one.metrics))
+            for one in records
         ]
         cursor.execute(begin)
         cursor.executemany(insert, rows)
@@ -254,7 +257,15 @@ def tabulate(outcomes: Sequence[Outcome]) -> Figures:
         )
         for one in outcomes
     ]
-    columns = ("store and writers", "steps/s", "x of plain rows", "flush median ms", "flush p99 ms", "slowest writer's p99 ms", "least over mean writer")
+    columns = (
+        "store and writers",
+        "steps/s",
+        "x of plain rows",
+        "flush median ms",
+        "flush p99 ms",
+        "slowest writer's p99 ms",
+        "least over mean writer",
+    )
     return Figures(f"Steps of 12 metrics in batches of {BATCH}", columns, rows)
 
 

@@ -1,9 +1,13 @@
 """A store with runs made by formula, for tests of the pages: nothing in it was measured."""
 
 import math
+import os
 import random
+import socket
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from klaudit.records import (
     Checkpoint,
@@ -22,14 +26,37 @@ from klaudit.records import (
     identify_finding,
 )
 from klaudit.records.run import RunStatus
+from klaudit.records.session import Session
 from klaudit.store import Store, open_store
+from klaudit.store.journal import Journal, describe_process_start, list_journal_directories
 
 REFERENCE = ReferenceModel("SmolLM2-135M-Instruct", "sha256:" + "3f" * 32)
 FULL = KLSeries("reference", "full", "nats_per_sequence", "batch_mean", temperature=1.0)
 SERIES = {"kl": FULL, "kl_k1": replace(FULL, estimator="k1"), "kl_k3": replace(FULL, estimator="k3")}
 SERIES["kl_update"] = KLSeries("update", "k2", "nats_per_token", "batch_mean")
 HOSTILE_NAME = "![x](http://203.0.113.9/x.png) <b>bold</b>"
+HOSTILE_NAME_SHOWN = HOSTILE_NAME.replace("http", "http\u2060")
+"""As a page has it: what shows as nothing keeps the address from becoming a link."""
 HOSTILE_TOKEN = '<img src="http://203.0.113.9/y.png" onerror="document.title=1">'
+PROBED = {
+    "kl": KLSeries("reference", "k3", "nats_per_token", "window_mean", temperature=0.9, source_key="kl"),
+    "kl_probe": replace(FULL, temperature=0.9, source_key="klaudit.LiveProbe"),
+    "kl_probe_k1": replace(FULL, estimator="k1", temperature=0.9, source_key="klaudit.LiveProbe"),
+}
+PROBE_EVERY = 10
+OTHER_REFERENCE = "sha256:" + "a7" * 32
+DEAD_PROCESS = 2**22 + 7
+"""More than a process number can be on Linux."""
+IDENTITY: Mapping[str, Any] = {
+    "policy": {"name": REFERENCE.name, "class": "LlamaForCausalLM", "digest": REFERENCE.digest, "n_bytes": 538_090_408},
+    "reference": {"name": REFERENCE.name, "class": "LlamaForCausalLM", "revision": "7e27bd9", "digest": REFERENCE.digest},
+    "tokenizer": {"name": REFERENCE.name, "class": "GPT2TokenizerFast", "vocab_size": 49_152, "digest": "sha256:" + "b1" * 32},
+    "trainer": {"class": "GRPOTrainer", "module": "trl.trainer.grpo_trainer"},
+    "packages": {"klaudit": "0.3.0", "torch": "2.13.0", "transformers": "5.1.0", "trl": "1.16.0"},
+    "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "branch": "main", "is_dirty": True, "remote": "git@host:team/rlhf.git"},
+    "platform": {"python": "3.11.9", "system": "Linux"},
+    "notes": ["chat_template: the tokenizer has none", "logging_steps is 5, so a step is the mean of 5 updates"],
+}
 WORDS = (
     " I",
     " loved",
@@ -51,8 +78,15 @@ WORDS = (
 
 
 def write_planted_store(url: str, *, now: datetime) -> None:
-    """Five runs: one that breaks its budget and was measured, one that is running, one with NaN, one with a hostile name, one without steps."""
+    """Runs of every sort.
+
+    One breaks its budget and was measured, one is running in this process, one has NaN, one a hostile name, one no steps; the writer of one was
+    killed after a resume, one has a live probe, one was imported from a file with a hostile name.
+    """
     with open_store(url, create=True) as store:
+        write_imported_run(store, "read-from-a-log", started_at=now - timedelta(days=2))
+        write_probed_run(store, "grpo-with-probe", started_at=now - timedelta(hours=5))
+        write_killed_run(store, "killed-trainer", started_at=now - timedelta(hours=4))
         write_run(store, "near-beta-zero", started_at=now - timedelta(hours=3), n_steps=60, slope=0.28, budget=8.0)
         write_findings(store, "near-beta-zero")
         write_drift(store, "near-beta-zero")
@@ -98,7 +132,8 @@ def write_run(
     """A run with steps, texts, checkpoints and a budget on each step."""
     run = describe_run(name, started_at=started_at, status=status)
     store.runs.add(run)
-    store.runs.add_segment(Segment(run.id, 0, started_at, ended_at=run.finished_at))
+    segment = Segment(run.id, 0, started_at, ended_at=run.finished_at)
+    store.runs.add_segment(keep_alive(segment) if status == "running" else segment)
     rng = random.Random(name)
     for step in range(1, n_steps + 1):
         record = make_step(step, rng=rng, slope=slope, at=started_at + timedelta(seconds=9 * step), is_nan=step in nan_steps)
@@ -214,3 +249,82 @@ def write_drift(store: Store, name: str) -> None:
                 )
             )
     store.drift.add_all(measured)
+
+
+def keep_alive(segment: Segment) -> Segment:
+    """The segment as this process would write it."""
+    sign = datetime.now(UTC)
+    held = replace(segment, heartbeat_at=sign, lease_until=sign + timedelta(minutes=1))
+    return replace(held, host=socket.gethostname(), pid=os.getpid(), process_started=describe_process_start(os.getpid()))
+
+
+def write_killed_run(store: Store, name: str, *, started_at: datetime) -> None:
+    """A run that resumed from step 24 with another reference, lost steps, and whose writer is gone."""
+    run = replace(describe_run(name, started_at=started_at, status="running"), identity=IDENTITY)
+    store.runs.add(run)
+    resumed_at = started_at + timedelta(minutes=30)
+    host, last_sign = socket.gethostname(), resumed_at + timedelta(minutes=4)
+    store.runs.add_segment(
+        Segment(run.id, 0, started_at, ended_at=started_at + timedelta(minutes=6), host=host, pid=4100, reference_digest=REFERENCE.digest)
+    )
+    writer = Segment(run.id, 1, resumed_at, host=host, pid=DEAD_PROCESS, resumed_from_step=24, reference_digest=OTHER_REFERENCE)
+    store.runs.add_segment(replace(writer, heartbeat_at=last_sign, lease_until=last_sign + timedelta(minutes=1)))
+    rng = random.Random(name)
+    for step in range(1, 31):
+        store.steps.add(run.id, make_step(step, rng=rng, slope=0.1, at=started_at + timedelta(seconds=9 * step), is_nan=False))
+    for step in range(25, 46):
+        record = make_step(step, rng=rng, slope=0.11, at=resumed_at + timedelta(seconds=9 * (step - 24)), is_nan=False)
+        store.steps.add(run.id, replace(record, segment=1))
+    store.runs.set_loss(run.id, 1, n_lost=3, first_step=46, last_step=48, reason="neither the store nor a journal took them")
+
+
+def write_probed_run(store: Store, name: str, *, started_at: datetime) -> None:
+    """A GRPO run whose KL is measured by the live probe at every tenth step, and whose penalty says a beta of its own."""
+    run = replace(describe_run(name, started_at=started_at, status="finished"), framework="trl", algorithm="grpo", series=PROBED)
+    store.runs.add(replace(run, identity={**IDENTITY, "git": {**IDENTITY["git"], "is_dirty": False}}))
+    store.runs.add_segment(
+        Segment(run.id, 0, started_at, ended_at=run.finished_at, host="trainer-3", pid=812, reference_digest=REFERENCE.digest)
+    )
+    rng = random.Random(name)
+    for step in range(1, 61):
+        level = 0.02 * step
+        readings = {}
+        for key, error in (("kl_probe", 0.05 + 0.03 * level), ("kl_probe_k1", 0.3)):
+            is_due = step == 1 or step % PROBE_EVERY == 0
+            measured = KLReading(PROBED[key], level + rng.gauss(0, error / 2), error, 16, 60.0)
+            readings[key] = measured if is_due else KLReading.absent(PROBED[key], f"the probe runs every {PROBE_EVERY} steps")
+        kl = KLReading(PROBED["kl"], level / 60 + abs(rng.gauss(0, 0.002)), n_sequences=16, mean_length=60.0)
+        metrics = {"implied_beta": 0.04 + rng.gauss(0, 0.001), "entropy": 2.2 - 0.01 * step}
+        at = started_at + timedelta(seconds=9 * step)
+        store.steps.add(run.id, StepRecord(step, kl, at, beta=0.04, score=math.tanh(0.03 * step), readings=readings, metrics=metrics))
+
+
+def write_imported_run(store: Store, name: str, *, started_at: datetime) -> None:
+    """A run from a file of another tool, of whose KL nothing is known."""
+    origin = {"digest": "sha256:" + "c4" * 32, "format": "trainer_state", "file": f"{HOSTILE_NAME}.json", "part": None}
+    run = replace(
+        describe_run(name, started_at=started_at, status="finished"),
+        framework=None,
+        algorithm=None,
+        series={"kl": KLSeries(kind="unknown", direction="unknown", source_key="kl/mean")},
+        identity={"imported": origin, "notes": [HOSTILE_NAME], "packages": {HOSTILE_NAME: "1"}},
+    )
+    store.runs.add(run)
+    store.runs.add_segment(Segment(run.id, 0, started_at, ended_at=run.finished_at))
+    rng = random.Random(name)
+    for step in range(1, 21):
+        reading = KLReading(run.series["kl"], 0.02 * step + rng.gauss(0, 0.01))
+        store.steps.add(run.id, StepRecord(step, reading, started_at + timedelta(seconds=9 * step)))
+    store.ledger.note("run_imported", origin, run_id=run.id)
+
+
+def leave_steps_waiting(url: str, *, run: Run, n_steps: int, now: datetime) -> Journal:
+    """The journal of a trainer that did not reach the store; whoever holds it lives, and `leave` is its death."""
+    started = describe_process_start(os.getpid())
+    session = Session("waiting", run, now, host=socket.gethostname(), pid=os.getpid(), process_started=started)
+    journal = Journal(list_journal_directories(url), session)
+    rng = random.Random(run.name)
+    with journal.lock:
+        for step in range(1, n_steps + 1):
+            journal.append_step(make_step(step, rng=rng, slope=0.1, at=now, is_nan=False), ())
+    return journal

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from klaudit.store import open_store
 from tests.browser.conftest import Watch
-from tests.browser.planted_store import HOSTILE_NAME, HOSTILE_TOKEN, make_step
+from tests.browser.planted_store import HOSTILE_NAME, HOSTILE_NAME_SHOWN, HOSTILE_TOKEN, REFERENCE, make_step
 from tests.browser.take_pictures import wait_until_drawn
 
 pytestmark = pytest.mark.browser
@@ -131,11 +131,11 @@ def test_drift_that_was_not_measured_gives_the_command(page: Page, dashboard: st
 
 def test_a_hostile_run_name_is_text_on_every_page(page: Page, dashboard: str, watch: Watch) -> None:
     open_page(page, dashboard)
-    expect(page.get_by_role("link", name=HOSTILE_NAME)).to_be_visible()
+    expect(page.get_by_role("link", name=HOSTILE_NAME_SHOWN)).to_be_visible()
     for path in ("run", "drift"):
         open_page(page, f"{dashboard}/{path}?run={quote(HOSTILE_NAME)}")
-        expect(page.get_by_text(HOSTILE_NAME).first).to_be_visible()
-        assert page.locator('img[src*="203.0.113.9"]').count() == 0
+        expect(page.get_by_text(HOSTILE_NAME_SHOWN).first).to_be_visible()
+        assert page.locator('a[href*="203.0.113.9/x"], img[src*="203.0.113.9"]').count() == 0
 
     assert watch.complaints == []
 
@@ -160,4 +160,59 @@ def test_a_step_that_is_logged_shows_up_by_itself(page: Page, dashboard: str, st
 
     expect(page.get_by_text(re.compile(r"^1 step, last one \d+ s ago"))).to_be_visible()
     expect(page.locator(KL_CHART)).to_be_visible()
+    assert watch.complaints == []
+
+
+def test_a_dead_trainer_is_found_from_the_list_to_its_ledger(page: Page, dashboard: str, watch: Watch) -> None:
+    open_page(page, dashboard)
+    expect(page.get_by_text("no sign of life since")).to_be_visible()
+    expect(page.get_by_text("3 steps lost")).to_be_visible()
+    page.get_by_role("link", name="killed-trainer").click()
+    expect(page.get_by_role("heading", name="killed-trainer")).to_be_visible()
+    wait_until_drawn(page)
+
+    expect(page.get_by_text("The run says that it is running, and there is no sign of life since")).to_be_visible()
+    expect(page.locator(f"{KL_CHART} .annotation-text", has_text="resumed")).to_be_visible()
+    expect(page.get_by_text("3 steps were logged and could not be kept")).to_be_visible()
+    page.get_by_role("tab", name="Segments (2)").click()
+    expect(page.get_by_role("table").filter(visible=True)).to_contain_text("3 steps (between 46 and 48)")
+    expect(page.get_by_role("table").filter(visible=True)).to_contain_text("changed")
+    page.get_by_role("tab", name="Identity").click()
+    expect(page.get_by_text("with uncommitted changes")).to_be_visible()
+    expect(page.get_by_text("trl 1.16.0")).to_be_visible()
+    page.get_by_role("tab", name="Ledger").click()
+    expect(page.get_by_text("klaudit ledger verify")).to_be_visible()
+    assert watch.complaints == []
+
+
+def test_a_digest_is_copied_in_full(page: Page, dashboard: str) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=dashboard)
+    open_page(page, f"{dashboard}/run?run=grpo-with-probe")
+    page.get_by_role("tab", name="Identity").click()
+    digest = page.get_by_test_id("stCode").filter(has_text=str(REFERENCE.digest)[:20], visible=True).first
+    digest.hover()
+    digest.get_by_role("button").click()
+
+    assert page.evaluate("navigator.clipboard.readText()") == REFERENCE.digest
+
+
+def test_what_the_probe_measured_stands_alone_with_its_errors(page: Page, dashboard: str, watch: Watch) -> None:
+    open_page(page, f"{dashboard}/run?run=grpo-with-probe")
+    chart = page.locator(KL_CHART)
+    expect(chart).to_be_visible()
+
+    expect(chart.locator(".points path.point")).to_have_count(7)
+    expect(chart.locator(".errorbar path.yerror")).to_have_count(7)
+    expect(chart.locator(".trace .js-line")).to_have_count(0)
+    expect(page.get_by_text("measured at 7 of 60 steps; nothing is known in between")).to_be_visible()
+    assert watch.complaints == []
+
+
+def test_what_an_imported_file_says_is_text(page: Page, dashboard: str, watch: Watch) -> None:
+    open_page(page, f"{dashboard}/run?run=read-from-a-log")
+
+    expect(page.get_by_text(re.compile(r"Imported from .*klaudit did not see it train"))).to_be_visible()
+    page.get_by_role("tab", name="Identity").click()
+    expect(page.get_by_text("Packages")).to_be_visible()
+    assert page.locator('a[href*="203.0.113.9"], img[src*="203.0.113.9"]').count() == 0
     assert watch.complaints == []

@@ -300,6 +300,21 @@ def test_a_metric_map_that_contradicts_the_trainer_costs_no_step(store_url: str,
     assert "the metric map failed and training goes on" in capsys.readouterr().err
 
 
+def test_a_trainer_that_cannot_be_read_is_recorded_as_unknown(
+    store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("klaudit.callbacks.trainer_callback.find_scales", fail)
+    callback = KLAuditCallback("trl", store=store_url)
+    BareTrainer(callback).train([trl_logs(0.5), trl_logs(0.6)])
+    run = store.runs.get("trl")
+    assert (run.framework, run.governing_key, callback.failures) == ("unknown", None, 1)
+    assert [one.metrics["objective/kl"] for one in store.steps.list(run.id)] == [0.5, 0.6]
+    assert "recognising the trainer failed and training goes on" in capsys.readouterr().err
+
+
 def test_a_heldout_score_is_recorded_with_the_step_whose_kl_is_of_the_same_policy(
     tiny: LanguageModel, tmp_path: Path, store_url: str, store: Store
 ) -> None:

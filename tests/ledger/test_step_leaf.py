@@ -1,3 +1,4 @@
+import hashlib
 import math
 from dataclasses import replace
 from datetime import timedelta
@@ -5,8 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from klaudit.ledger import hash_step
+from klaudit.ledger.canonical import canonicalize
+from klaudit.ledger.step_leaf import describe_leaf
 from klaudit.records import KLReading
 from tests.store.examples import FULL, IN_TOKYO, UPDATE, make_step
 
@@ -56,6 +61,20 @@ def test_the_run_is_hashed() -> None:
 )
 def test_equal_steps_have_equal_hashes(changes: dict[str, Any]) -> None:
     assert hash_step("id-1", replace(STEP, **changes)) == hash_step("id-1", STEP)
+
+
+TEXTS = st.text() | st.sampled_from(["kl_update", 'a "quoted" one', "a\\b", "\0", "\ud800", "\x7f", "é", "\U0001f600"])
+FLOATS = (
+    st.floats() | st.sampled_from([1e16, 1e21, 1e-4, 1e-5, 1e-7, 123456789012345680.0, 0.1, -0.0, 5e-324]) | st.integers(-(2**60), 2**60)
+)
+
+
+@given(metrics=st.dictionaries(TEXTS, FLOATS, max_size=5), value=FLOATS, step=st.integers(0, 2**62), why=TEXTS, key=TEXTS)
+def test_what_is_hashed_is_the_canonical_text_of_the_leaf(metrics: dict[str, float], value: float, step: int, why: str, key: str) -> None:
+    readings = {key or "k": KLReading(UPDATE, value, abs(value), 2**55, value), "other": KLReading.absent(UPDATE, why)}
+    record = replace(STEP, step=step, metrics=metrics, beta=value, readings=readings)
+    leaf = canonicalize(describe_leaf("id-1", record))
+    assert hash_step("id-1", record) == hashlib.sha256(b"klaudit-step/1\n" + leaf).digest()
 
 
 def test_a_hash_never_changes() -> None:

@@ -45,7 +45,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "a run that began in no time zone": (lambda: Run("id", "a", NAIVE), "Run.started_at must carry a time zone"),
     "a run that ended in no time zone": (lambda: Run("id", "a", NOW, finished_at=NAIVE), "Run.finished_at must carry a time zone"),
     "an empty batch": (lambda: Run("id", "a", NOW, batch_size=0), "Run.batch_size must be 1 or more; got 0"),
-    "a segment before the first": (lambda: Segment("id", -1, NOW), "Segment.index must be 0 or more; got -1"),
+    "a segment before the first": (lambda: Segment("id", -1, NOW), "Segment.index and .n_lost must be 0 or more; got index=-1"),
     "a segment that began in no time zone": (lambda: Segment("id", 0, NAIVE), "Segment.started_at must carry a time zone"),
     "a negative step": (lambda: StepRecord(-1, READING, NOW), "got step=-1, segment=0"),
     "a negative segment": (lambda: StepRecord(1, READING, NOW, segment=-2), "got step=1, segment=-2"),

@@ -119,7 +119,7 @@ def test_steps_of_two_segments_make_two_entries(store_with_run: Store) -> None:
 def test_a_batch_needs_steps(store_with_run: Store) -> None:
     before = store_with_run.ledger.head()
     with store_with_run._database.writing() as connection:
-        store_with_run.ledger.append_batch(connection, "id-1", [])
+        store_with_run.ledger.append_batch(connection, "id-1", [], leaves=[])
     assert store_with_run.ledger.head() == before
 
 

@@ -26,6 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         # Else Ray leaves a token in the home directory.
         patch.setenv("RAY_AUTH_MODE", "disabled")
+        # By default a worker gives way to everything else on the machine.
+        patch.setenv("RAY_worker_niceness", "0")
         ray.init(num_cpus=1, include_dashboard=False, runtime_env=hooks | settings, log_to_driver=False)
         yield folder
         ray.shutdown()

@@ -20,7 +20,7 @@ from klaudit.exchange.reader import ReadOptions
 from klaudit.records import KLBudget, KLSeries, Run
 from klaudit.store import Store, check_store, open_store
 from klaudit.workflows.imports import check_file, import_file
-from tests.workflows.recordings import FULL, NOW, make_step
+from tests.workflows.recordings import FULL, NOW, begin, make_step
 
 K3 = KLSeries(estimator="k3", unit="nats_per_token")
 
@@ -133,6 +133,35 @@ def test_other_threads_and_processes_see_all_of_an_import_or_nothing(
     assert set(seen) == {0}
     with open_store(store_url, read_only=True) as other:
         assert [one.n_steps for one in other.runs.list()] == [3_000]
+
+
+def test_a_trainer_that_records_into_the_store_meanwhile_loses_nothing(
+    store: Store, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("klaudit.exchange.lines.BLOCK_BYTES", 1 << 14)
+    with begin(store_url, "live") as recorder:
+        logged: list[float] = []
+
+        def train_on(done: int, total: int) -> None:
+            logged.append(len(logged) / 100)
+            recorder.log(make_step(len(logged), logged[-1]))
+
+        (imported,) = import_file(store, write_csv(tmp_path / "a.csv", 3_000), options=ReadOptions(on_progress=train_on))
+        assert recorder.flush()
+    assert len(logged) > 3
+    assert [step.kl.value for step in store.steps.list(store.runs.get("live").id)] == logged
+    assert imported.loaded.n_steps == store.steps.count(imported.loaded.run.id) == 3_000
+
+
+def test_on_postgresql_too_it_is_all_or_nothing_and_nothing_twice(postgresql_url: str, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", 1_500, last_row="x,0,0,0\n")
+    with open_store(postgresql_url) as store:
+        with pytest.raises(InvalidImportFile, match="line 1502"):
+            import_file(store, path)
+        assert store.runs.list() == []
+        path = write_csv(path, 1_500)
+        assert [import_file(store, path)[0].loaded.is_new for _ in range(2)] == [True, False]
+        assert [one.n_steps for one in store.runs.list()] == [1_500]
 
 
 CHILD = """

@@ -328,8 +328,17 @@ def test_without_a_journal_steps_wait_in_memory_and_a_person_is_told(store_url: 
     assert any("memory alone" in line for line in told.warnings)
 
 
-def test_batch_durability_has_no_journal(store_url: str, store: Store) -> None:
+def test_batch_durability_writes_to_the_journal_only_what_memory_does_not_hold(
+    store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("klaudit.workflows.recorder.MOST_WAITING", 30)
     with start(store_url, durability="batch") as recorder:
-        assert recorder.journal_directory is None
-        log_all(recorder, range(1, 101))
-    assert len(list_steps(store)) == 100
+        assert recorder.journal_directory is not None
+        with hold_lock(store_url):
+            log_all(recorder, range(1, 31))
+            assert count_in_a_process_of_its_own(store_url) == ["run 0 live"]
+            log_all(recorder, range(31, 101))
+            assert count_in_a_process_of_its_own(store_url) == ["run 70 live"]
+        assert recorder.flush(20)
+    assert list_steps(store) == [(0, step) for step in range(1, 101)]
+    assert recorder.n_lost == 0

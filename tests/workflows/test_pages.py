@@ -1,4 +1,5 @@
 import math
+import socket
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -15,11 +16,12 @@ from klaudit.records import (
     LoggedStep,
     ReferenceModel,
     Run,
+    Segment,
     Severity,
     StepRecord,
     TextSample,
 )
-from klaudit.report.views import view_run
+from klaudit.report.views import RunLedger, view_run
 from klaudit.store import Store, open_store
 from klaudit.workflows.pages import Pages, open_pages
 from tests.workflows.recordings import begin, make_step, record_all
@@ -145,3 +147,33 @@ def test_a_path_budget_in_another_unit_is_summed_over_every_step(store_url: str,
         store.budgets.add(KLBudget(100.0, unit="nats_per_sequence", scope="path", run_id="long"))
     (use,) = long_pages.show_run("long").budgets
     assert use.value == 2.5
+
+
+def test_what_the_ledger_holds_of_a_run_is_read_on_from_where_it_was(pages: Pages, store_url: str) -> None:
+    run = pages.find_run("run")
+    before = pages.read_ledger(run.id, after=RunLedger())
+    with begin(store_url, resumed_from_step=3) as recorder:
+        record_all(recorder, [0.3], first_step=4)
+
+    after = pages.read_ledger(run.id, after=before)
+    assert (before.n_steps, after.n_steps) == (3, 4)
+    assert after == pages.read_ledger(run.id, after=RunLedger())
+    assert pages.show_capture(run.id, ledger=after).ledger_statement == "The ledger covers all 4 steps."
+
+
+def test_a_run_that_is_being_recorded_shows_life_and_one_whose_process_is_gone_does_not(pages: Pages, store_url: str) -> None:
+    run = pages.find_run("run")
+    with begin(store_url, resumed_from_step=3) as recorder:
+        record_all(recorder, [0.3], first_step=4)
+        assert pages.read_state(run.id).silence is None
+        assert [one.ended for one in pages.show_capture(run.id, ledger=RunLedger()).segments][1:] == ["being written"]
+        assert pages.show_runs().n_running == 1
+
+    sign = datetime.now(UTC) - timedelta(minutes=5)
+    with open_store(store_url) as store:
+        store.runs.set_status(run.id, "running")
+        writer = Segment(run.id, 2, sign, host=socket.gethostname(), pid=2**22 + 7, heartbeat_at=sign, lease_until=sign)
+        store.runs.add_segment(writer)
+    assert "no sign of life since" in (pages.read_state(run.id).silence or "")
+    assert pages.show_runs().n_running == 0
+    assert pages.show_runs().rows[0].silence == pages.read_state(run.id).silence

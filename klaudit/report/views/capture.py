@@ -29,6 +29,9 @@ PARTS = {"policy": "Policy", "reference": "Reference", "tokenizer": "Tokenizer",
 DIGESTS = {"digest": "", "parameters_digest": "of the weights in memory", "base_digest": "of the weights of its base model"}
 """Where a part's digest may stand, best first, and what it is of."""
 
+MOST_BYTES = 2**63
+"""No model is larger; what says so is no size."""
+
 OLDER = "it is older than the ledger"
 
 
@@ -298,7 +301,7 @@ def describe_part(title: str, known: Mapping[str, Any], *, reason: str) -> Recor
         f"revision {known['revision']}" if known.get("revision") else "",
         f"adapter {', '.join(map(str, adapters))}" if isinstance(adapters, (list, tuple)) and adapters else "",
         f"on {known['base_model']}" if known.get("base_model") else "",
-        f"{n_bytes / 1e9:,.2f} GB" if isinstance(n_bytes, int) else "",
+        f"{n_bytes / 1e9:,.2f} GB" if isinstance(n_bytes, int) and 0 < n_bytes < MOST_BYTES else "",
         f"{size:,} tokens" if isinstance(size, int) else "",
     )
     return RecordedPart(

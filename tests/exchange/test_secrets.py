@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klaudit.callbacks.secrets import MOST_CHARACTERS, SECRET, describe_arguments, find_environment_secrets, judge_name, mask_secrets
+from klaudit.exchange.secrets import MOST_CHARACTERS, SECRET, describe_arguments, find_environment_secrets, judge_name, mask_secrets
 
 KEYS = {
     "hugging face": "hf_" + "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dE3f",
