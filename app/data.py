@@ -10,7 +10,7 @@ import streamlit as st
 
 from klaudit.config import read_settings
 from klaudit.records import Run
-from klaudit.report.views import CaptureView, DriftView, RunLedger, RunsView, RunView, SampleView
+from klaudit.report.views import CaptureView, DriftView, RunLedger, RunsView, RunView, SampleView, WaitingSteps
 from klaudit.workflows.pages import Pages, RunState, open_pages
 
 TTL = timedelta(seconds=10)
@@ -43,6 +43,12 @@ def open_store() -> Pages:
 def show_runs(url: str) -> RunsView:
     """The list of runs."""
     return connect(url).show_runs()
+
+
+@st.cache_data(ttl=TTL, max_entries=4, show_spinner=False)
+def list_waiting(url: str) -> tuple[WaitingSteps, ...]:
+    """Steps that wait in journals, which are read whole for it."""
+    return connect(url).list_waiting()
 
 
 @st.cache_data(ttl=TTL, max_entries=N_VIEWS, show_spinner=False)

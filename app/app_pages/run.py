@@ -16,7 +16,7 @@ from klaudit.workflows.pages import RunState
 from plain_text import plain, say_age
 from problems import explain_problems
 from run_choice import find_chosen, show_box
-from run_status import show_status
+from run_status import show_status, show_waiting
 from sampled_text import draw_legend, draw_sample
 
 REFRESH_S = 3
@@ -53,8 +53,7 @@ def follow(run: Run, drawn: RunState, statement: str) -> None:
             started_at=run.started_at, last_logged_at=state.last_logged_at, n_steps=state.n_steps, now=now
         ):
             st.warning(f"Stalled? Its writer lives, and its last step was logged {age}.", icon=":material/hourglass_disabled:")
-        for sentence in data.open_store().list_waiting(run.id):
-            st.info(plain(sentence), icon=":material/hourglass_top:")
+        show_waiting(data.list_waiting(data.read_store_url()), run_id=run.id)
 
 
 def show_headline(view: RunView) -> None:

@@ -11,7 +11,7 @@ from klaudit.report.views import RunRow, RunsView, format_count, format_number, 
 from plain_text import plain, say_age
 from problems import explain_problems
 from run_choice import show_empty_store
-from run_status import show_status
+from run_status import show_status, show_waiting
 
 WIDTHS = (2.4, 1.2, 2.2, 2.2, 1.9, 1.8, 1.3)
 HEADINGS = ("Run", "Steps", "Last KL", "Budget used", "Findings", "Beta and score", "Updated")
@@ -31,6 +31,12 @@ def follow(drawn: RunsView) -> None:
         if data.show_runs(data.read_store_url()) != drawn:
             st.rerun()
         st.caption(f"{plain(data.open_store().store_url)} · read {datetime.now(UTC):%H:%M:%S} UTC")
+
+
+def follow_waiting() -> None:
+    """Say again which steps wait in journals."""
+    with explain_problems():
+        show_waiting(data.list_waiting(data.read_store_url()))
 
 
 def show_totals(runs: RunsView) -> None:
@@ -123,8 +129,7 @@ def show_findings(row: RunRow) -> None:
 st.title("Runs", anchor=False)
 view = data.show_runs(data.read_store_url())
 show_totals(view)
-for sentence in view.waiting:
-    st.info(plain(sentence), icon=":material/hourglass_top:")
+st.fragment(follow_waiting, run_every=REFRESH_S)()
 if view.rows:
     show_table(find_rows(view))
 else:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any, Self
 
 from klaudit.audit import Policy
@@ -79,6 +80,11 @@ class LoopRun(Guarded):
         if self._closed:
             raise InvalidRecord(f"expected steps before the run is closed; got step {step} after it")
         run = self._recorder.run
+        if not (readings or samples or self._recorder.has_brake) and are_numbers(kl, beta, score, metrics or {}):
+            assert not isinstance(kl, KLReading)
+            self._has_bare_kl = self._has_bare_kl or kl is not None
+            self._recorder.log_numbers(step, kl=kl, beta=run.beta if beta is None else beta, score=score, metrics=metrics)
+            return
         record = StepRecord(
             step=step,
             kl=self._to_reading(kl, metrics or {}),
@@ -121,6 +127,11 @@ class LoopRun(Guarded):
             return KLReading.absent(series, "the loop gave no kl at this step")
         self._has_bare_kl = True
         return KLReading(series, float(kl), None, self._recorder.run.batch_size, metrics.get("response_length"))
+
+
+def are_numbers(kl: object, beta: object, score: object, metrics: Mapping[str, object]) -> bool:
+    """Whether a step is nothing but Python's own numbers, which need no look at them one by one."""
+    return {type(kl), type(beta), type(score)} <= {float, int, NoneType} and set(map(type, metrics.values())) <= {float, int}
 
 
 def start_run(

@@ -19,10 +19,11 @@ import json
 import os
 import re
 import socket
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -31,8 +32,8 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter
 from pydantic_core import to_json
 
-from klaudit.errors import InvalidJournal, JournalUnwritable
-from klaudit.records import UNDECLARED, KLReading, KLSeries, LoggedStep, StepRecord, TextSample, TokenScore
+from klaudit.errors import InvalidJournal, InvalidRecord, JournalUnwritable
+from klaudit.records import PRIMARY, UNDECLARED, KLReading, KLSeries, LoggedStep, StepRecord, TextSample, TokenScore
 from klaudit.records.session import Session
 from klaudit.store.engine import find_file, is_memory, parse_url, render_url
 
@@ -43,6 +44,9 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), default=float)
 _AT_RISK = "{format} at risk {n:012d} from {first:020d} to {last:020d}\n"
 _FIRST_LINE = re.compile(rb"klaudit-journal/1 at risk (\d{12}) from (\d{20}) to (\d{20})")
 _FIRST_LINE_LENGTH = len(_AT_RISK.format(format=FORMAT, n=0, first=0, last=0))
+
+STEPS = ("step", "numbers")
+"""Kinds of entries that are steps."""
 
 Entry = tuple[Any, ...]
 """A kind and its content, as JSON has them: see `encode_step`."""
@@ -133,14 +137,14 @@ class Journal:
 
     def append_step(self, record: StepRecord, samples: Sequence[TextSample]) -> bool:
         """Write one step, and the series of its readings where they are new; False when no directory takes it. For a holder of `lock`."""
-        readings = {**record.readings, "kl": record.kl} if record.readings else {"kl": record.kl}
-        undeclared = {key: one.series for key, one in readings.items() if self._series.get(key) is not one.series}
-        if undeclared:
-            changed = {key: one for key, one in undeclared.items() if self._series.get(key) != one}
-            if changed and not self._append(_frame(encode_series(changed))):
-                return False
-            self._series |= undeclared
-        return self._append(_frame(encode_step(record, samples)))
+        series = {key: one.series for key, one in record.readings.items()}
+        series[PRIMARY] = record.kl.series
+        return self._declare(series) and self._append(_frame(encode_step(record, samples)))
+
+    def append_numbers(self, entry: Entry, series: KLSeries) -> bool:
+        """Write one step of bare numbers, whose KL is of `series`; False when no directory takes it. For a holder of `lock`."""
+        is_declared = self._series.get(PRIMARY) is series or self._declare({PRIMARY: series})
+        return is_declared and self._append(_frame(entry))
 
     def append(self, entry: Entry) -> bool:
         """Write one entry; False when no directory takes it. For a holder of `lock`."""
@@ -194,6 +198,13 @@ class Journal:
         """Close this process's view of the files, without a lock: for the child of a fork, where somebody else may hold it for ever."""
         for file in self._files:
             file.close()
+
+    def _declare(self, series: Mapping[str, KLSeries]) -> bool:
+        changed = {key: one for key, one in series.items() if self._series.get(key) is not one and self._series.get(key) != one}
+        if changed and not self._append(_frame(encode_series(changed))):
+            return False
+        self._series.update(series)
+        return True
 
     def _append(self, line: bytes) -> bool:
         if not self._files:
@@ -412,8 +423,21 @@ def encode_step(record: StepRecord, samples: Sequence[TextSample]) -> Entry:
     )
 
 
+def encode_numbers(
+    step: int, *, kl: float | None, n_sequences: int | None, beta: float | None, score: float | None, metrics: Mapping[str, float] | None
+) -> Entry:
+    """A step of bare numbers, now."""
+    return ("numbers", step, time.time_ns(), kl, n_sequences, beta, score, dict(metrics) if metrics else {})
+
+
 def decode_step(entry: Entry, *, segment: int, series: Mapping[str, KLSeries]) -> LoggedStep:
-    """The step of an entry, in the segment that its session got."""
+    """The step of an entry, in the segment that its session got.
+
+    Raises:
+        InvalidRecord: numbers that are none.
+    """
+    if entry[0] == "numbers":
+        return LoggedStep(_decode_numbers(entry, segment=segment, series=series.get(PRIMARY, UNDECLARED)))
     _, step, logged_at, kl, beta, score, readings, metrics, samples = entry
     record = StepRecord(
         step=step,
@@ -426,6 +450,27 @@ def decode_step(entry: Entry, *, segment: int, series: Mapping[str, KLSeries]) -
         metrics=metrics,
     )
     return LoggedStep(record, tuple(_decode_sample(one, step=step, segment=segment) for one in samples))
+
+
+def _decode_numbers(entry: Entry, *, segment: int, series: KLSeries) -> StepRecord:
+    _, step, time_ns, kl, n_sequences, beta, score, given = entry
+    try:
+        metrics = {name: float(value) for name, value in given.items()}
+        if kl is None:
+            reading = KLReading.absent(series, "the loop gave no kl at this step")
+        else:
+            reading = KLReading(series, float(kl), None, n_sequences, metrics.get("response_length"))
+        return StepRecord(
+            step=step,
+            kl=reading,
+            logged_at=datetime.fromtimestamp(time_ns / 1e9, UTC),
+            segment=segment,
+            beta=None if beta is None else float(beta),
+            score=None if score is None else float(score),
+            metrics=metrics,
+        )
+    except (TypeError, ValueError) as error:
+        raise InvalidRecord(f"step {step}: expected numbers; {error}") from error
 
 
 def _encode_reading(reading: KLReading) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from klaudit.errors import InvalidJournal, KlauditError, NameTaken, RunInUse, Ru
 from klaudit.records import Checkpoint, KLBudget, KLSeries, Run, Segment
 from klaudit.records.session import Session
 from klaudit.store.journal import (
+    STEPS,
     UNREADABLE_SUFFIX,
     Entry,
     JournalContent,
@@ -216,7 +217,7 @@ def _replay(store: "Store", contents: Sequence[JournalContent]) -> Replayed:
     for content in contents:
         series: dict[str, KLSeries] = {}
         for kind, entries in groupby(content.entries, key=lambda entry: entry[0]):
-            if kind == "step":
+            if kind in STEPS:
                 n_new += sum(_store_steps(store, begun, list(batch), series) for batch in _split(entries))
                 continue
             for entry in entries:
@@ -321,7 +322,7 @@ def list_waiting(store: "Store", directories: Sequence[Path]) -> tuple[Waiting, 
         stored = -1
         if segment is not None and (last := store.steps.last(segment.run_id, segment=segment.index)) is not None:
             stored = last.step
-        n = sum(1 for entry in content.entries if entry[0] == "step" and entry[1] > stored)
+        n = sum(1 for entry in content.entries if entry[0] in STEPS and entry[1] > stored)
         if n:
             with claim_journal(path) as is_dead:
                 run_id = content.session.run.id if segment is None else segment.run_id

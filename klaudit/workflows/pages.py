@@ -14,6 +14,7 @@ from klaudit.report.views import (
     RunsView,
     RunView,
     SampleView,
+    WaitingSteps,
     list_drawn_keys,
     needs_every_step,
     view_capture,
@@ -71,14 +72,19 @@ class Pages:
         """The list of runs."""
         summaries = self._store.runs.list()
         silences = {one.run.id: self._find_silence(one) for one in summaries if one.run.status == "running"}
-        names = {one.run.id: one.run.name for one in summaries}
-        waiting = [state_waiting(names.get(one.run_id, one.run_name), one.n_steps, is_live=one.is_live) for one in self._list_waiting()]
-        return view_runs(summaries, budgets=self._store.budgets.list(), silences=silences, waiting=waiting)
+        return view_runs(summaries, budgets=self._store.budgets.list(), silences=silences)
 
-    def list_waiting(self, run_id: str) -> tuple[str, ...]:
-        """Sentences about steps of a run that stand in a journal and not in the store yet."""
-        run = self._store.runs.get(run_id)
-        return tuple(state_waiting(run.name, one.n_steps, is_live=one.is_live) for one in self._list_waiting() if one.run_id == run.id)
+    def list_waiting(self) -> tuple[WaitingSteps, ...]:
+        """Steps that stand in journals and not in the store yet, without those of a live trainer that are about to be carried over."""
+        waiting, now = self._store.list_waiting(), datetime.now(UTC)
+        if not waiting:
+            return ()
+        names = {one.run.id: one.run.name for one in self._store.runs.list()}
+        return tuple(
+            WaitingSteps(one.run_id, state_waiting(names.get(one.run_id, one.run_name), one.n_steps, is_live=one.is_live))
+            for one in waiting
+            if not (one.is_live and one.n_steps < PASSING and self._is_heard(one, now=now))
+        )
 
     def find_run(self, name: str) -> Run:
         """One run by id or name.
@@ -186,11 +192,6 @@ class Pages:
             is_writer_live=writer is not None and is_segment_live(writer, at=now),
             now=now,
         )
-
-    def _list_waiting(self) -> list[Waiting]:
-        """Without those of a live trainer that are about to be carried over."""
-        now = datetime.now(UTC)
-        return [one for one in self._store.list_waiting() if not (one.is_live and one.n_steps < PASSING and self._is_heard(one, now=now))]
 
     def _is_heard(self, waiting: Waiting, *, now: datetime) -> bool:
         """Whether the store heard of the writer of a run no longer than half a lease ago."""

@@ -36,6 +36,7 @@ from klaudit.records import PRIMARY, Finding, KLBudget, KLSeries, LoggedStep, Ru
 from klaudit.records.session import InUse, Resume, Session
 from klaudit.store import Store, open_store
 from klaudit.store.journal import (
+    STEPS,
     Entry,
     Journal,
     JournalPlace,
@@ -43,6 +44,7 @@ from klaudit.store.journal import (
     decode_series,
     decode_step,
     describe_process_start,
+    encode_numbers,
     list_journal_directories,
 )
 from klaudit.store.journal import encode_series as encode_series_entry
@@ -124,6 +126,8 @@ class RunRecorder:
         self.run = session.run
         self.segment = 0
         self.budgets = session.budgets
+        self.has_brake = has_brake(session.budgets)
+        """Whether a budget asks for more than an alert; then each step is audited before `log()` returns."""
         self._url = url
         self._session = session
         self._journal = journal
@@ -179,11 +183,6 @@ class RunRecorder:
         """What the session writes and goes on from; None while the store was not reached."""
         return self._begun
 
-    @property
-    def has_brake(self) -> bool:
-        """Whether a budget asks for more than an alert; then each step is audited before `log()` returns."""
-        return any(budget.action != "alert" for budget in self.budgets)
-
     def begin(self) -> None:
         """Reach the store and begin the run there, or its next segment.
 
@@ -211,7 +210,7 @@ class RunRecorder:
             self._store.runs.set_series(run.id, run.series)
             if run.framework is not None and run.algorithm is not None:
                 self._store.runs.set_trainer(run.id, framework=run.framework, algorithm=run.algorithm)
-        self.budgets = begun.budgets
+        self.budgets, self.has_brake = begun.budgets, has_brake(begun.budgets)
         self.segment, self.run = begun.segment, run
         self._begun = begun
         self._settle_engine(self._store, begun)
@@ -252,23 +251,60 @@ class RunRecorder:
         Raises:
             InvalidRecord: a step that does not come after the last one, or one of a process that was forked from the recording one.
         """
-        if self._is_outside:
-            raise InvalidRecord(
-                f"expected steps from the process that records run {self.run.name!r}; this one was forked from it, and its step is not recorded"
-            )
-        if self._closing is not None:
-            raise InvalidRecord(f"expected steps before the run is closed; got step {step.step} after it")
-        if self._last_step is not None and step.step <= self._last_step:
-            raise InvalidRecord(f"steps of a segment go up: expected one after {self._last_step}; got {step.step}, which is not recorded")
+        self._require_next(step.step)
         logged = LoggedStep(step, tuple(samples))
         self._require_declared(logged)
         with self._lock:
             is_full = self._is_full
             place = self._journal.place if self._journal is not None and is_full else None
             is_journaled = self._journal is not None and (is_full or self._is_prompt) and self._journal.append_step(step, samples)
-            self._queue_step(logged, place, is_journaled=is_journaled)
+            self._queue_step(step.step, logged, place, is_journaled=is_journaled)
         self._last_step = step.step
         return self._observe(step) if self.has_brake else ()
+
+    def log_numbers(
+        self,
+        step: int,
+        *,
+        kl: float | None,
+        beta: float | None = None,
+        score: float | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Journal one step of bare numbers, for loops that log thousands of times a second; it becomes a record when it is stored.
+
+        Args:
+            step: the loop's global step.
+            kl: a number of the run's declared series; None: not measured at this step.
+            beta: KL coefficient in force.
+            score: raw reward, mean over the batch.
+            metrics: everything else.
+
+        Raises:
+            InvalidRecord: as `log`; what is no number is found later where nothing is journaled, and is counted then.
+        """
+        self._require_next(step)
+        entry = encode_numbers(step, kl=kl, n_sequences=self.run.batch_size, beta=beta, score=score, metrics=metrics)
+        with self._lock:
+            if self._is_prompt and self._journal is not None and not self._is_full:
+                self._queue_step(step, entry, None, is_journaled=self._journal.append_numbers(entry, self.run.series[PRIMARY]))
+            else:
+                place = self._journal.place if self._journal is not None and self._is_full else None
+                is_journaled = (
+                    place is not None and self._journal is not None and self._journal.append_numbers(entry, self.run.series[PRIMARY])
+                )
+                self._queue_step(step, entry, place, is_journaled=is_journaled)
+        self._last_step = step
+
+    def _require_next(self, step: int) -> None:
+        if self._is_outside:
+            raise InvalidRecord(
+                f"expected steps from the process that records run {self.run.name!r}; this one was forked from it, and its step is not recorded"
+            )
+        if self._closing is not None:
+            raise InvalidRecord(f"expected steps before the run is closed; got step {step} after it")
+        if self._last_step is not None and step <= self._last_step:
+            raise InvalidRecord(f"steps of a segment go up: expected one after {self._last_step}; got {step}, which is not recorded")
 
     def _require_declared(self, logged: LoggedStep) -> None:
         """Refuse now what the store would refuse when nobody listens any more."""
@@ -336,9 +372,8 @@ class RunRecorder:
         """Whether a step that comes now waits in the journal alone."""
         return self._spilled is not None or len(self._queue) >= MOST_WAITING
 
-    def _queue_step(self, logged: LoggedStep, place: JournalPlace | None, *, is_journaled: bool) -> None:
+    def _queue_step(self, step: int, logged: LoggedStep | Entry, place: JournalPlace | None, *, is_journaled: bool) -> None:
         """Put a step where the worker finds it; `place` is where its line stands in the journal, for a queue that is full."""
-        step = logged.record.step
         if not self._is_full:
             self._queue.append(logged)
             if not is_journaled and self._is_prompt and self._journal is not None:
@@ -467,10 +502,16 @@ class RunRecorder:
     def _carry_batch(self, store: Store, begun: Begun, items: Sequence[LoggedStep | Entry]) -> int:
         """Store the steps that a batch begins with, or its first entry; gives how many items that was."""
         steps: list[LoggedStep] = []
+        n_refused = 0
         for item in items:
-            if not isinstance(item, LoggedStep):
+            if isinstance(item, LoggedStep):
+                steps.append(item)
+            elif item[0] in STEPS:
+                n_refused += not self._decode(item, begun, into=steps)
+            else:
                 break
-            steps.append(item)
+        if n_refused and not steps:
+            return n_refused
         if not steps:
             entry = items[0]
             assert not isinstance(entry, LoggedStep)
@@ -481,7 +522,18 @@ class RunRecorder:
                 self._observe_segment(store, begun)
             return 1
         self._store_steps(store, begun, steps)
-        return len(steps)
+        return len(steps) + n_refused
+
+    def _decode(self, entry: Entry, begun: Begun, *, into: list[LoggedStep]) -> bool:
+        """Make a record of a journal's entry; False for what can be none, which is counted."""
+        try:
+            into.append(decode_step(entry, segment=begun.segment, series={**self.run.series, **self._spilled_series}))
+        except Exception as error:
+            self._reporter.note("storing", error)
+            with self._lock:
+                self._lose(entry[1])
+            return False
+        return True
 
     def _store_steps(self, store: Store, begun: Begun, steps: Sequence[LoggedStep]) -> None:
         placed = [_place(one, begun.segment) for one in steps]
@@ -536,9 +588,6 @@ class RunRecorder:
         for entry in entries:
             if entry[0] == "series":
                 self._spilled_series |= decode_series(entry)
-            elif entry[0] == "step":
-                series = {**self.run.series, **self._spilled_series}
-                items.append(decode_step(entry, segment=begun.segment, series=series))
             elif entry[0] != "end":
                 items.append(entry)
         while items:
@@ -647,6 +696,11 @@ def _step_outside() -> None:
 
 
 os.register_at_fork(after_in_child=_step_outside)
+
+
+def has_brake(budgets: Sequence[KLBudget]) -> bool:
+    """Whether one of some budgets asks for more than an alert."""
+    return any(budget.action != "alert" for budget in budgets)
 
 
 def _place(logged: LoggedStep, segment: int) -> LoggedStep:

@@ -9,6 +9,7 @@ from klaudit.report.views.capture import (
     RecordedSegment,
     RecordedSeries,
     RunLedger,
+    WaitingSteps,
     view_capture,
 )
 from klaudit.report.views.curve import NOT_MEASURED, Curve, Gap
@@ -43,6 +44,7 @@ __all__ = [
     "RunsView",
     "SampleView",
     "TokenView",
+    "WaitingSteps",
     "format_count",
     "format_number",
     "format_percent",

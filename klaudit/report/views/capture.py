@@ -20,6 +20,8 @@ AGGREGATIONS = {
 DIRECTIONS = {
     ("reference", "reverse"): "KL(policy || reference)",
     ("reference", "forward"): "KL(reference || policy)",
+    ("update", "forward"): "KL(old policy || policy)",
+    ("mismatch", "forward"): "KL(rollout engine || trainer)",
 }
 """Direction in full, where there is no doubt which two models are meant."""
 
@@ -393,6 +395,15 @@ def is_stalled(*, started_at: datetime, last_logged_at: datetime | None, n_steps
     last = last_logged_at or started_at
     pace = (last - started_at) / n_steps if n_steps else timedelta(minutes=5)
     return now - last > max(timedelta(minutes=1), 10 * pace)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingSteps:
+    """Steps that stand in a journal and not in the store."""
+
+    run_id: str
+    statement: str
+    """How many, and who carries them over."""
 
 
 def state_waiting(run_name: str, n_steps: int, *, is_live: bool) -> str:

@@ -61,8 +61,6 @@ class RunsView:
     rows: tuple[RunRow, ...]
     """In the order they came."""
     statement: str
-    waiting: tuple[str, ...] = ()
-    """Sentences about steps that stand in journals and not in the store yet."""
 
     @property
     def n_running(self) -> int:
@@ -75,7 +73,6 @@ def view_runs(
     *,
     budgets: Sequence[KLBudget] = (),
     silences: Mapping[str, str | None] = MappingProxyType({}),
-    waiting: Sequence[str] = (),
 ) -> RunsView:
     """List runs with their last KL, budget use and findings.
 
@@ -83,11 +80,10 @@ def view_runs(
         summaries: one a run.
         budgets: those that do not cover a run are passed over.
         silences: by the id of a run that is running and that nobody writes, since when.
-        waiting: sentences about steps that wait in journals.
     """
     rows = tuple(to_row(one, budgets, silence=silences.get(one.run.id)) for one in summaries)
     critical = sum(row.n_critical > 0 for row in rows)
-    view = RunsView(rows=rows, statement="", waiting=tuple(waiting))
+    view = RunsView(rows=rows, statement="")
     return replace(view, statement=f"{format_count(len(rows), 'run')}, {view.n_running} running, {critical} with critical findings")
 
 
