@@ -222,7 +222,9 @@ def describe_driven_trainers() -> str:
         series = [one for one in declare_series(framework).values() if one.source_key is not None and one.kind != "update"]
         keys = [f"`{one.source_key}`: {name_meaning(framework, one)}" for one in series]
         driven = "a training" if framework.checked == "run" else "its logger"
-        rows.append((f"[{framework.title}](docs/trainers/{framework.page}.md)", "<br>".join(keys) or "none; a live probe measures it", driven))
+        rows.append(
+            (f"[{framework.title}](docs/trainers/{framework.page}.md)", "<br>".join(keys) or "none; a live probe measures it", driven)
+        )
     return tabulate(("trainer", "what it logs as KL", "in klaudit's tests"), rows)
 
 

@@ -20,9 +20,9 @@ from klaudit.callbacks.identity import (
     locate_weights,
 )
 from klaudit.callbacks.recording import Guard, plan_recording
-from klaudit.exchange.secrets import SECRET
 from klaudit.digests import digest_chat_template, digest_tokenizer, digest_weights
 from klaudit.errors import ModelNotFound
+from klaudit.exchange.secrets import SECRET
 from klaudit.models.language_model import LanguageModel, load_language_model
 from klaudit.records import ReferenceModel, Run
 from klaudit.store import Store
