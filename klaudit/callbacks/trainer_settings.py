@@ -94,7 +94,7 @@ def find_base_model(policy: Any) -> ReferenceModel | None:
         return None
     named = next((one.base_model_name_or_path for one in configs.values() if one.base_model_name_or_path), None) or name_model(model)
     if TRL_REFERENCE_ADAPTER in configs:
-        return None if named is None else ReferenceModel(named)
+        return None if named is None else ReferenceModel(f"{named} with adapter {TRL_REFERENCE_ADAPTER!r}")
     return name_reference(named)
 
 

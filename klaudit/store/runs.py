@@ -227,7 +227,8 @@ class RunRepository:
             require_run(connection, run_id)
             if connection.execute(update(segments).where(*where).values(reference_digest=digest)).rowcount:
                 named = (runs.c.id == run_id, runs.c.reference_name.is_not(None), runs.c.reference_digest.is_(None))
-                is_first = connection.execute(update(runs).where(*named).values(reference_digest=digest)).rowcount == 1
+                is_of_files = digest.startswith("sha256:")
+                is_first = is_of_files and connection.execute(update(runs).where(*named).values(reference_digest=digest)).rowcount == 1
                 body = {"segment": segment, "reference_digest": digest, "is_the_runs": is_first}
                 self._ledger.append(connection, [LedgerDraft("reference_declared", body, run_id)])
 

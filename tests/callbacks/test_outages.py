@@ -1,6 +1,7 @@
 """A training goes on to the bit while the store is away, and nothing that it logged is missing afterwards."""
 
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -66,6 +67,7 @@ def require_whole(url: str, history: list[dict[str, float]]) -> None:
         assert verify_ledger(store).is_intact
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_an_exclusive_lock_of_another_process(
     store_url: str, tmp_path: Path, undisturbed: list[dict[str, float]], capsys: pytest.CaptureFixture[str]
@@ -89,6 +91,26 @@ def test_an_exclusive_lock_of_another_process(
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert "failed and training goes on" not in capsys.readouterr().err
+
+
+@pytest.mark.timeout(300)
+def test_a_store_whose_disk_is_full(
+    store_url: str, tmp_path: Path, undisturbed: list[dict[str, float]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No file of this process may grow beyond what the journal needs; the store's are larger already."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    acts: dict[int, Callable[[], object]] = {
+        4: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, hard)),
+        18: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)),
+    }
+    try:
+        history, callback = train(store_url, tmp_path / "watched", acts)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert repr(history) == repr(undisturbed)
+    assert callback.failures == 0
+    assert "the store does not take steps; they wait in" in capsys.readouterr().err
+    require_whole(store_url, history)
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["in order", "as in a crash"])

@@ -17,7 +17,6 @@ from klaudit.callbacks.trainer_settings import (
     name_model,
     note_reference,
 )
-from klaudit.digests import digest_weights
 from klaudit.models.language_model import LanguageModel, load_language_model
 from klaudit.records import ReferenceModel
 from tests.callbacks.trainings import make_trainer
@@ -76,21 +75,15 @@ def test_a_reference_that_lies_nowhere_has_a_name_and_no_digest(tiny: LanguageMo
 
 def test_trls_reference_is_found_under_its_own_name(saved: Path) -> None:
     ref_model = SimpleNamespace(config=SimpleNamespace(_name_or_path=str(saved)))
-    assert find_reference(SimpleNamespace(ref_model=ref_model)) == ReferenceModel(str(saved), digest_weights(saved))
+    assert find_reference(SimpleNamespace(ref_model=ref_model)) == ReferenceModel(str(saved))
     assert find_reference(SimpleNamespace(ref_model=None)) is None
     assert find_reference(None) is None
     assert find_policy_name(SimpleNamespace(policy=object())) is None
 
 
-def test_a_rank_that_records_nothing_digests_nothing(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "1")
-    ref_model = SimpleNamespace(config=SimpleNamespace(_name_or_path=str(saved)))
-    assert find_reference(SimpleNamespace(ref_model=ref_model)) == ReferenceModel(str(saved), None)
-
-
 def test_the_reference_of_an_adapter_is_its_base_model(saved: Path) -> None:
     policy = add_adapter(saved)
-    base = ReferenceModel(str(saved), digest_weights(saved))
+    base = ReferenceModel(str(saved))
     assert find_reference(SimpleNamespace(ref_model=None, model=policy)) == base
     assert find_base_model(policy) == base
     assert note_reference(policy) == "reference: the base model, adapter off"
@@ -100,7 +93,7 @@ def test_the_reference_of_an_adapter_is_its_base_model(saved: Path) -> None:
 def test_an_adapter_that_trl_copied_is_the_reference_and_no_file_has_its_digest(saved: Path) -> None:
     policy = add_adapter(saved)
     policy.add_adapter("ref", policy.peft_config["default"])
-    assert find_base_model(policy) == ReferenceModel(str(saved), None)
+    assert find_base_model(policy) == ReferenceModel(f"{saved} with adapter 'ref'")
     assert note_reference(policy) == "reference: the base model with the adapter that training began with"
 
 

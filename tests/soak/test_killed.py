@@ -15,6 +15,8 @@ from klaudit.store import check_store, open_store, upgrade_store
 from klaudit.workflows.audits import audit_stored_run
 from klaudit.workflows.ledger import verify_ledger
 
+pytestmark = pytest.mark.soak
+
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 200
 LONGEST_LIFE_S = 0.5
