@@ -20,7 +20,7 @@ from klaudit.workflows.recorder import Durability, Reporter, RunRecorder, start_
 
 def say(line: str) -> None:
     """One line for the person at the terminal, where there still is one."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(Exception):
         print(f"klaudit: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -48,6 +48,7 @@ class RecordingPlan:
         resumed_from_step: int | None = None,
         in_use: InUse = "refuse",
         controller: Mapping[str, Any] | None = None,
+        must_be_closed: bool = False,
     ) -> RunRecorder:
         """Begin to record the run; the store is made when it is not there.
 
@@ -70,6 +71,7 @@ class RecordingPlan:
             controller=controller,
             reporter=reporter,
             actor=self.actor,
+            must_be_closed=must_be_closed,
         )
 
 

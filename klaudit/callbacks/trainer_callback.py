@@ -237,7 +237,9 @@ class KLAuditCallback(Guarded, TrainerCallback):
             planned_steps=state.max_steps if state.max_steps and state.max_steps > 0 else None,
             config=describe_arguments(read_arguments(args)),
         )
-        self._recorder = self._plan.begin(run, reporter=self.guard, resumed_from_step=state.global_step, in_use="rename")
+        self._recorder = self._plan.begin(
+            run, reporter=self.guard, resumed_from_step=state.global_step, in_use="rename", must_be_closed=True
+        )
         self._identity = IdentityWorker(self._recorder, guard=self.guard)
         held = find_reference_model(self._trainer) if self._reference is None else None
         identity = describe_identity(

@@ -97,6 +97,19 @@ def find_file(url: URL) -> Path | None:
     return Path((url.database or "").removeprefix("file:").partition("?")[0]).absolute()
 
 
+def anchor_url(url: str) -> str:
+    """The URL, a relative path to an SQLite file made absolute: a process may go to another directory."""
+    parsed = parse_url(url)
+    if (file := find_file(parsed)) is None or (parsed.database or "").startswith("file:"):
+        return url
+    return parsed.set(database=str(file)).render_as_string(hide_password=False)
+
+
+def show_url(url: str) -> str:
+    """The URL for people: without password and options."""
+    return render_url(parse_url(url))
+
+
 class Database:
     """An engine with its transactions.
 

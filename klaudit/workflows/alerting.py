@@ -38,8 +38,12 @@ class AlertSender:
             alert = compose_alert(finding, run_name=run_name, channel=channel.name, created_at=datetime.now(UTC))
             store.alerts.add(alert)
             delivery = threading.Thread(target=self._deliver, args=(channel, alert), name="klaudit-alert", daemon=True)
-            delivery.start()
-            self._deliveries.append(delivery)
+            try:
+                delivery.start()
+            except RuntimeError:  # the interpreter is ending, and takes no new threads
+                self._deliver(channel, alert)
+            else:
+                self._deliveries.append(delivery)
         self._told[finding.id] = finding.severity
 
     def note_deliveries(self, store: Store) -> None:

@@ -5,6 +5,8 @@ When the store does not answer, steps wait in the journal; when the process dies
 """
 
 import atexit
+import contextlib
+import functools
 import os
 import socket
 import sys
@@ -35,6 +37,7 @@ from klaudit.errors import (
 from klaudit.records import PRIMARY, Finding, KLBudget, KLSeries, LoggedStep, Run, StepRecord, TextSample
 from klaudit.records.session import InUse, Resume, Session
 from klaudit.store import Store, open_store
+from klaudit.store.engine import anchor_url, show_url
 from klaudit.store.journal import (
     STEPS,
     Entry,
@@ -58,7 +61,9 @@ Durability = Literal["step", "batch"]
 POLL_S = 0.1
 """How long a step waits for its batch, in seconds."""
 MOST_WAITING = 10_000
-"""Steps that wait in memory; more wait in the journal alone."""
+"""Steps without texts that wait in memory, some 30 MB; more wait in the journal alone."""
+TOKENS_A_STEP = 16
+"""So many tokens of a text sample take as much memory as a step."""
 BUSY_TIMEOUT_S = 5.0
 """How long one attempt waits for another writer of the store, in seconds."""
 LONGEST_PAUSE_S = 5.0
@@ -109,6 +114,7 @@ class RunRecorder:
         reporter: is told what goes wrong.
         actor: name of the person behind the process, for the ledger.
         is_prompt: whether each step goes to the journal before `log()` returns, and not only once memory is full.
+        must_be_closed: whether a run that nobody closed has failed.
     """
 
     def __init__(
@@ -122,33 +128,40 @@ class RunRecorder:
         reporter: Reporter,
         actor: str | None = None,
         is_prompt: bool = True,
+        must_be_closed: bool = False,
     ) -> None:
         self.run = session.run
         self.segment = 0
         self.budgets = session.budgets
         self.has_brake = has_brake(session.budgets)
         """Whether a budget asks for more than an alert; then each step is audited before `log()` returns."""
-        self._url = url
+        self._url = anchor_url(url)
+        self._shown_url = show_url(url)
         self._session = session
         self._journal = journal
         self._policy = policy
         self._reporter = reporter
         self._actor = actor
         self._is_prompt = is_prompt
+        self._must_be_closed = must_be_closed
         self._store: Store | None = None
         self._begun: Begun | None = None
         self._queue: deque[LoggedStep | Entry] = deque()
+        self._weight = 0
         self._spilled: JournalPlace | None = None
         self._spilled_series: dict[str, KLSeries] = {}
         self._unjournaled: set[int] = set()
         self._loss = Loss()
+        self._at_risk = Loss()
         self._reported = Loss()
         self._last_step: int | None = None
         self._engine: AuditEngine | None = None
         self._engine_lock = threading.Lock()
         # The engine has not seen what is stored: until the store is reached, and from a declaration of series until that is stored.
         self._n_unsettled = 1
+        self._is_settled = True
         self._unsettled: list[StepRecord] = []
+        self._missed: list[StepRecord] = []
         self._findings: dict[str, Finding] = {}
         self._alerts = AlertSender(channels)
         self._lock = threading.Lock() if journal is None else journal.lock
@@ -161,12 +174,14 @@ class RunRecorder:
         self._closing: bool | None = None
         self._wake = threading.Event()
         self._carried = threading.Condition()
+        self._carrying = threading.Lock()
+        """Held while the worker is inside the store."""
         self._worker = threading.Thread(target=self._work, name="klaudit-recorder", daemon=True)
 
     @property
     def store_url(self) -> str:
         """Of the store, without its password."""
-        return self._url if self._store is None else self._store.url
+        return self._shown_url
 
     @property
     def n_lost(self) -> int:
@@ -213,8 +228,16 @@ class RunRecorder:
         self.budgets, self.has_brake = begun.budgets, has_brake(begun.budgets)
         self.segment, self.run = begun.segment, run
         self._begun = begun
-        self._settle_engine(self._store, begun)
+        if self.has_brake:
+            self._settle_engine(self._store, begun)
+        else:
+            self._is_settled = False
         self._next_heartbeat = time.monotonic() + HEARTBEAT_S
+
+    def leave_store(self) -> None:
+        """Close the store, where it is open."""
+        if self._store is not None:
+            self._store.close()
 
     def stay_away(self) -> None:
         """The store was not reached, and a person knows it."""
@@ -344,10 +367,14 @@ class RunRecorder:
         if self._is_outside or self._closing is not None:
             return
         atexit.unregister(self._close_at_exit)
-        with self._lock:
-            if self._journal is not None:
-                self._journal.append(("end", failed))
-            self._closing = failed
+        # A handler of a signal may call this in the middle of log(), whose thread holds the lock.
+        if self._lock.acquire(timeout=LONGEST_HOLD_S):
+            try:
+                if self._journal is not None:
+                    self._journal.append(("end", failed))
+            finally:
+                self._lock.release()
+        self._closing = failed
         self._wake.set()
         if self._worker.is_alive():
             self._worker.join(LAST_STEPS_TIMEOUT_S)
@@ -370,15 +397,16 @@ class RunRecorder:
     @property
     def _is_full(self) -> bool:
         """Whether a step that comes now waits in the journal alone."""
-        return self._spilled is not None or len(self._queue) >= MOST_WAITING
+        return self._spilled is not None or self._weight >= MOST_WAITING
 
     def _queue_step(self, step: int, logged: LoggedStep | Entry, place: JournalPlace | None, *, is_journaled: bool) -> None:
         """Put a step where the worker finds it; `place` is where its line stands in the journal, for a queue that is full."""
         if not self._is_full:
             self._queue.append(logged)
+            self._weight += weigh(logged)
             if not is_journaled and self._is_prompt and self._journal is not None:
                 self._unjournaled.add(step)
-                self._note_at_risk()
+                self._note_at_risk(self._at_risk.add(step))
         elif not is_journaled:
             self._lose(step)
         elif self._spilled is None:
@@ -390,8 +418,9 @@ class RunRecorder:
         with self._lock:
             place = None if self._journal is None else self._journal.place
             is_journaled = self._journal is not None and self._journal.append(entry)
-            if self._spilled is None and (len(self._queue) < MOST_WAITING or not is_journaled):
+            if not is_journaled or not self._is_full:
                 self._queue.append(entry)
+                self._weight += weigh(entry)
             elif self._spilled is None:
                 self._spilled = place
 
@@ -401,36 +430,41 @@ class RunRecorder:
             self._reporter.warn(
                 f"step {step} is lost: neither the store nor a journal takes it. Steps that are lost are counted, and become a finding"
             )
-        self._note_at_risk()
+        self._note_at_risk(self._at_risk.add(step))
 
-    def _note_at_risk(self) -> None:
-        if self._journal is None:
-            return
-        loss = self._loss
-        for step in self._unjournaled:
-            loss = loss.add(step)
-        self._journal.note_at_risk(loss)
+    def _note_at_risk(self, at_risk: Loss) -> None:
+        """Put down what is lost, and what would be if the process died now."""
+        self._at_risk = at_risk
+        if self._journal is not None:
+            self._journal.note_at_risk(at_risk)
 
     def _work(self) -> None:
         while True:
             self._wake.wait(self._pause_s or POLL_S)
             self._fall_in_step()
             self._wake.clear()
-            try:
-                is_done = self._carry()
-            except UNREACHABLE as error:
-                self._stay_away(error)
-            except Exception as error:
-                self._reporter.note("storing", error)
-                self._pause_s = LONGEST_PAUSE_S
-            else:
-                self._come_back()
-                if is_done and self._closing is not None:
-                    break
+            is_done = False
+            # Whatever a reporter of somebody else's raises, the thread that stores the steps lives.
+            with contextlib.suppress(Exception):
+                is_done = self._try_to_carry()
             with self._carried:
                 self._carried.notify_all()
-        with self._carried:
-            self._carried.notify_all()
+            if is_done and self._closing is not None:
+                return
+
+    def _try_to_carry(self) -> bool:
+        try:
+            with self._carrying:
+                is_done = self._carry()
+        except UNREACHABLE as error:
+            self._stay_away(error)
+        except Exception as error:
+            self._pause_s = LONGEST_PAUSE_S
+            self._reporter.note("storing", error)
+        else:
+            self._come_back()
+            return is_done
+        return False
 
     def _fall_in_step(self) -> None:
         """Begin just behind a step: Python runs one thread at a time, and so the work is over before the next step is logged."""
@@ -441,29 +475,32 @@ class RunRecorder:
     def _stay_away(self, error: Exception) -> None:
         if isinstance(error, RunNotFound):
             self._begun = None
+        self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s or POLL_S)
         if not self._is_away:
             self._is_away = True
             where = "in memory" if self._journal is None else f"in {self._journal.directory}"
             self._reporter.warn(f"the store does not take steps; they wait {where} and training goes on. {error}")
-        self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s or POLL_S)
 
     def _come_back(self) -> None:
         self._pause_s = 0.0
         if self._is_away:
-            self._is_away = False
-            self._reporter.warn(f"the store takes steps again; {self._n_away} that had waited were carried over")
-        self._n_away = 0
+            n, self._n_away, self._is_away = self._n_away, 0, False
+            self._reporter.warn(f"the store takes steps again; {n} that had waited were carried over")
 
     def _carry(self) -> bool:
         """Store what waits; True when nothing does any more."""
         store, begun = self._reach_store()
+        if not self._is_settled:
+            self._settle_engine(store, begun)
+            self._is_settled = True
         while self._queue or self._spilled is not None:
             if self._queue:
                 n = self._carry_batch(store, begun, list(islice(self._queue, BATCH)))
-                for _ in range(n):
-                    self._queue.popleft()
+                with self._lock:
+                    self._weight -= sum(weigh(self._queue.popleft()) for _ in range(n))
             else:
                 self._carry_spilled(store, begun)
+            self._renew_lease(store, begun)
         if store.replayed:
             keep_replayed_findings(store)
         self._keep_findings(store)
@@ -472,7 +509,8 @@ class RunRecorder:
         self._renew_lease(store, begun)
         with self._lock:
             is_done = not self._queue and self._spilled is None
-            if is_done and self._journal is not None:
+            # The line that says how the run ended stays until its end is stored.
+            if is_done and self._journal is not None and self._closing is None:
                 self._journal.trim()
         if is_done and self._closing is not None:
             self._end(store, begun, failed=self._closing)
@@ -502,38 +540,44 @@ class RunRecorder:
     def _carry_batch(self, store: Store, begun: Begun, items: Sequence[LoggedStep | Entry]) -> int:
         """Store the steps that a batch begins with, or its first entry; gives how many items that was."""
         steps: list[LoggedStep] = []
-        n_refused = 0
+        refused: list[tuple[int, Exception]] = []
         for item in items:
             if isinstance(item, LoggedStep):
                 steps.append(item)
             elif item[0] in STEPS:
-                n_refused += not self._decode(item, begun, into=steps)
+                try:
+                    steps.append(decode_step(item, segment=begun.segment, series={**self.run.series, **self._spilled_series}))
+                except Exception as error:
+                    refused.append((item[1], error))
             else:
                 break
-        if n_refused and not steps:
-            return n_refused
-        if not steps:
+        if not (steps or refused):
             entry = items[0]
             assert not isinstance(entry, LoggedStep)
-            apply_entry(store, self.run.id, begun.segment, entry)
-            if entry[0] == "declared" and entry[4]:
-                self._settle_engine(store, begun)
-            elif entry[0] == "identity":
-                self._observe_segment(store, begun)
+            self._apply(store, begun, entry)
             return 1
-        self._store_steps(store, begun, steps)
-        return len(steps) + n_refused
+        if steps:
+            self._store_steps(store, begun, steps)
+        # Counted only now: a store that is away would have them counted at each attempt.
+        for step, reason in refused:
+            self._reporter.note("storing", reason)
+            with self._lock:
+                self._lose(step)
+        return len(steps) + len(refused)
 
-    def _decode(self, entry: Entry, begun: Begun, *, into: list[LoggedStep]) -> bool:
-        """Make a record of a journal's entry; False for what can be none, which is counted."""
+    def _apply(self, store: Store, begun: Begun, entry: Entry) -> None:
+        """Store what is no step; what can never be stored is dropped, and said."""
         try:
-            into.append(decode_step(entry, segment=begun.segment, series={**self.run.series, **self._spilled_series}))
+            apply_entry(store, self.run.id, begun.segment, entry)
+        except UNREACHABLE:
+            raise
         except Exception as error:
             self._reporter.note("storing", error)
-            with self._lock:
-                self._lose(entry[1])
-            return False
-        return True
+            return
+        if entry[0] == "declared" and entry[4]:
+            self._settle_engine(store, begun)
+        elif entry[0] == "identity":
+            self._observe_segment(store, begun)
 
     def _store_steps(self, store: Store, begun: Begun, steps: Sequence[LoggedStep]) -> None:
         placed = [_place(one, begun.segment) for one in steps]
@@ -550,14 +594,11 @@ class RunRecorder:
             for one in placed:
                 self._store_alone(store, one)
         self._n_away += len(steps) if self._is_away else 0
-        for finding in findings:
-            if self._findings.get(finding.id) is finding:
-                del self._findings[finding.id]
-            self._alerts.send(store, finding, run_name=self.run.name)
+        self._send(store, findings)
         if self._unjournaled:
             with self._lock:
                 self._unjournaled.difference_update(one.record.step for one in steps)
-                self._note_at_risk()
+                self._note_at_risk(functools.reduce(Loss.add, self._unjournaled, self._loss))
 
     def _store_alone(self, store: Store, logged: LoggedStep) -> None:
         """One step of a batch that the store refused: as it is, else without its texts, else not at all."""
@@ -625,8 +666,16 @@ class RunRecorder:
         store.close()
 
     def _close_at_exit(self) -> None:
-        """The interpreter ends and nobody closed the run: it failed where an exception ended the program."""
-        self.close(failed=getattr(sys, "last_exc", None) is not None or getattr(sys, "last_value", None) is not None)
+        """The interpreter ends and nobody closed the run: it failed where an exception ended the program, or where it had to be closed."""
+        self.close(failed=self._must_be_closed or getattr(sys, "last_value", None) is not None)
+
+    def keep_out(self) -> bool:
+        """Keep the worker out of the store, for a fork; False where it did not come out in time."""
+        return self._carrying.acquire(timeout=LONGEST_HOLD_S)
+
+    def let_in(self) -> None:
+        """After `keep_out`."""
+        self._carrying.release()
 
     def step_outside(self) -> None:
         """For the child of a fork: this process records nothing, and holds nothing of what its parent records with."""
@@ -636,19 +685,25 @@ class RunRecorder:
 
     def _observe(self, record: StepRecord) -> tuple[Finding, ...]:
         if not self._engine_lock.acquire(timeout=LONGEST_HOLD_S):
+            self._missed.append(record)
             return ()
         try:
-            if self._n_unsettled:
-                self._unsettled.append(record)
-                del self._unsettled[:-MOST_WAITING]
-            if self._engine is None:
-                self._engine = AuditEngine(self.run, policy=self._policy, budgets=self.budgets)
-            return self._keep(self._engine.observe(record))
+            missed, self._missed = self._missed, []
+            return tuple(finding for one in (*missed, record) for finding in self._judge(one))
         except Exception as error:
             self._reporter.note("auditing", error)
             return ()
         finally:
             self._engine_lock.release()
+
+    def _judge(self, record: StepRecord) -> tuple[Finding, ...]:
+        """For a holder of the engine's lock."""
+        if self._n_unsettled:
+            self._unsettled.append(record)
+            del self._unsettled[:-MOST_WAITING]
+        if self._engine is None:
+            self._engine = AuditEngine(self.run, policy=self._policy, budgets=self.budgets)
+        return self._keep(self._engine.observe(record))
 
     def _keep(self, findings: Iterable[Finding]) -> tuple[Finding, ...]:
         kept = {finding.id: finding for finding in findings}
@@ -661,9 +716,14 @@ class RunRecorder:
         if not findings:
             return
         store.findings.upsert(self.run.id, findings)
+        self._send(store, findings)
+
+    def _send(self, store: Store, findings: Iterable[Finding]) -> None:
+        """Tell of findings that are stored now, unless they were revised meanwhile."""
         for finding in findings:
-            if self._findings.get(finding.id) is finding:
-                del self._findings[finding.id]
+            with self._engine_lock:
+                if self._findings.get(finding.id) is finding:
+                    del self._findings[finding.id]
             self._alerts.send(store, finding, run_name=self.run.name)
 
     def _settle_engine(self, store: Store, begun: Begun) -> None:
@@ -690,12 +750,35 @@ RECORDERS: weakref.WeakSet[RunRecorder] = weakref.WeakSet()
 """Those of this process."""
 
 
-def _step_outside() -> None:
+_held: list[RunRecorder] = []
+"""Those whose worker is kept out of the store by a fork that is under way."""
+
+
+def _before_fork() -> None:
+    """A process that is forked while a thread of it is inside SQLite leaves its child with locks that nobody gives back."""
+    _held.extend(recorder for recorder in list(RECORDERS) if recorder.keep_out())
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop().let_in()
+
+
+def _after_fork_in_child() -> None:
+    _held.clear()
     for recorder in list(RECORDERS):
         recorder.step_outside()
+    RECORDERS.clear()
 
 
-os.register_at_fork(after_in_child=_step_outside)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+def weigh(item: LoggedStep | Entry) -> int:
+    """What an item takes of the memory that steps may wait in, in steps without texts."""
+    if not isinstance(item, LoggedStep) or not item.samples:
+        return 1
+    return 1 + sum(len(sample.tokens) for sample in item.samples) // TOKENS_A_STEP
 
 
 def has_brake(budgets: Sequence[KLBudget]) -> bool:
@@ -725,6 +808,7 @@ def start_recording(
     controller: Mapping[str, Any] | None = None,
     reporter: Reporter | None = None,
     actor: str | None = None,
+    must_be_closed: bool = False,
 ) -> RunRecorder:
     """Begin to record a run, or the next segment of one. A store that does not answer now is no hindrance where there is a journal.
 
@@ -743,6 +827,7 @@ def start_recording(
         controller: state of the beta controller, as JSON.
         reporter: is told what goes wrong.
         actor: name of the person behind the process, for the ledger.
+        must_be_closed: whether a run that nobody closed before the interpreter ends has failed, as with trainers that tell of their end.
 
     Raises:
         InvalidConfig: not the URL of a store.
@@ -776,6 +861,7 @@ def start_recording(
         reporter=reporter,
         actor=actor,
         is_prompt=durability == "step",
+        must_be_closed=must_be_closed,
     )
     try:
         recorder.begin()
@@ -785,12 +871,12 @@ def start_recording(
             or isinstance(error, RunInUse)
             or (in_use == "refuse" and isinstance(error, (NotAStore, SchemaTooOld, SchemaTooNew)))
         ):
-            _give_up(journal)
+            _give_up(recorder, journal)
             raise
         reporter.warn(f"the store cannot be used yet, and steps wait in {journal.directory}: {error}")
         recorder.stay_away()
     except BaseException:
-        _give_up(journal)
+        _give_up(recorder, journal)
         raise
     recorder.start()
     return recorder
@@ -806,6 +892,7 @@ def _open_journal(directories: Sequence[Path], session: Session, reporter: Repor
         return None
 
 
-def _give_up(journal: Journal | None) -> None:
+def _give_up(recorder: RunRecorder, journal: Journal | None) -> None:
+    recorder.leave_store()
     if journal is not None:
         journal.remove()

@@ -14,7 +14,7 @@ import pytest
 
 from klaudit.audit import PRESETS
 from klaudit.errors import InvalidRecord, RunInUse, RunNotFound
-from klaudit.records import KLBudget, KLReading, Run
+from klaudit.records import KLBudget, KLReading, Run, TextSample, TokenScore
 from klaudit.records.session import Resume
 from klaudit.store import Store, open_store
 from klaudit.workflows.audits import audit_stored_run
@@ -342,3 +342,119 @@ def test_batch_durability_writes_to_the_journal_only_what_memory_does_not_hold(
         assert recorder.flush(20)
     assert list_steps(store) == [(0, step) for step in range(1, 101)]
     assert recorder.n_lost == 0
+
+
+def test_an_entry_that_no_store_can_hold_stops_nothing(store_url: str, store: Store) -> None:
+    told = Told()
+    recorder = start(store_url, told)
+    log_all(recorder, [1])
+    recorder.add_checkpoint(step=1, path="/somewhere/\ud800")
+    log_all(recorder, [2])
+    assert recorder.flush()
+    recorder.close()
+    assert list_steps(store) == [(0, 1), (0, 2)]
+    assert [type(error) for error in told.failures] == [InvalidRecord]
+
+
+def test_a_store_of_a_relative_url_stays_where_it_was_when_the_process_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for directory in (here, elsewhere):
+        directory.mkdir()
+    monkeypatch.chdir(here)
+    recorder = start("sqlite:///klaudit.db")
+    log_all(recorder, [1])
+    assert recorder.flush()
+    monkeypatch.chdir(elsewhere)
+    for path in here.glob("klaudit.db*"):
+        if path.is_file():
+            path.unlink()
+    log_all(recorder, [2])
+    assert recorder.flush()
+    recorder.close()
+    assert list(elsewhere.iterdir()) == []
+    with open_store(f"sqlite:///{here}/klaudit.db") as anew:
+        assert list_steps(anew) == [(0, 2)]
+    assert recorder.store_url == "sqlite:///klaudit.db"
+
+
+def test_what_is_refused_is_counted_once_however_often_the_store_is_tried(store_url: str) -> None:
+    told = Told()
+    recorder = start(store_url, told, durability="batch")
+    with hold_lock(store_url):
+        recorder.log_numbers(1, kl=0.1)
+        recorder.log_numbers(2, kl="high")  # type: ignore[arg-type]
+        recorder.log_numbers(3, kl=0.3)
+        assert not recorder.flush(1.0)
+    assert recorder.flush(20)
+    recorder.close()
+    assert (recorder.n_lost, len(told.failures)) == (1, 1)
+
+
+def test_a_handler_of_a_signal_may_close_the_run_in_the_middle_of_a_step(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("klaudit.workflows.recorder.LAST_STEPS_TIMEOUT_S", 0.2)
+    recorder = start(store_url)
+    with recorder._lock:  # as inside of log()
+        recorder.close()
+    with pytest.raises(InvalidRecord, match="before the run is closed"):
+        recorder.log(make_step(1, 0.1))
+
+
+def test_a_run_that_was_closed_while_the_store_was_away_has_finished(store_url: str, store: Store) -> None:
+    code = (
+        "import sys; from tests.workflows.test_nothing_lost import start, log_all, hold_lock\n"
+        "from klaudit.workflows import recorder as recording\n"
+        "recording.BUSY_TIMEOUT_S, recording.LAST_STEPS_TIMEOUT_S = 0.1, 0.5\n"
+        "recorder = start(sys.argv[1]); log_all(recorder, range(1, 6)); assert recorder.flush()\n"
+        "with hold_lock(sys.argv[1]): recorder.close()\n"
+        "import os; os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, store_url], cwd=ROOT, check=True, capture_output=True, timeout=60)
+    with open_store(store_url) as reopened:
+        assert (reopened.runs.get("run").status, len(list_steps(reopened))) == ("finished", 5)
+
+
+def test_a_brake_that_could_not_look_at_a_step_looks_at_it_with_the_next(store_url: str) -> None:
+    recorder = start(store_url, budgets=[KLBudget(1.0, "nats_per_sequence", on="value", action="stop")])
+    with recorder._engine_lock:
+        assert recorder.log(make_step(1, 50.0)) == ()
+    (finding,) = recorder.log(make_step(2, 0.1))
+    recorder.close()
+    assert (finding.code, finding.detected_step) == ("KLA101", 1)
+
+
+def test_a_reporter_that_fails_does_not_end_the_recording(store_url: str, store: Store) -> None:
+    class Broken(Told):
+        def warn(self, line: str) -> None:
+            raise RuntimeError(line)
+
+    recorder = start(store_url, Broken())
+    with hold_lock(store_url):
+        log_all(recorder, [1, 2])
+        assert not recorder.flush(0.5)
+    assert recorder.flush(20)
+    recorder.close()
+    assert list_steps(store) == [(0, 1), (0, 2)]
+
+
+def test_a_trainer_that_ends_without_saying_so_has_failed(store_url: str, store: Store) -> None:
+    code = (
+        "import sys; from tests.workflows.test_nothing_lost import start, log_all\n"
+        "recorder = start(sys.argv[1], must_be_closed=True); log_all(recorder, [1, 2])\n"
+        "try: 1 / 0\nexcept ZeroDivisionError: sys.exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", code, store_url], cwd=ROOT, check=False, capture_output=True, timeout=60)
+    assert (store.runs.get("run").status, len(list_steps(store))) == ("failed", 2)
+
+
+def test_texts_that_would_fill_memory_wait_in_the_journal(store_url: str, store: Store) -> None:
+    long = tuple(TokenScore(" word", -1.0, -1.5, 0.1) for _ in range(16_000))
+    recorder = start(store_url)
+    with hold_lock(store_url):
+        for step in range(1, 41):
+            recorder.log(make_step(step, 0.1), samples=[TextSample(step, "p", "c", long)])
+        assert len(recorder._queue) < 20
+    assert recorder.flush(60)
+    recorder.close()
+    assert (len(list_steps(store)), len(store.samples.list(recorder.run.id))) == (40, 40)
