@@ -33,7 +33,9 @@ def list_blocks(language: str) -> Iterator[tuple[str, str]]:
 
 
 def list_command_lines() -> list[tuple[str, str]]:
-    return [(page, line) for page, text in list_blocks("sh") for line in text.splitlines() if line.startswith("klaudit ")]
+    lines = ((page, line) for page, text in list_blocks("sh") for line in text.splitlines() if line.startswith("klaudit "))
+    # Where the output goes is for the shell to know.
+    return [(page, re.split(r" [>|] ", line)[0]) for page, line in lines]
 
 
 def list_mentions() -> list[tuple[str, str]]:

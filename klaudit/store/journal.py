@@ -7,6 +7,9 @@ One file a session, `SESSION.journal`:
 | first | `klaudit-journal/1` and, at a fixed place, how many logged steps stand neither here nor in the store |
 | others | CRC-32 of the rest of the line in hex, a blank, one JSON list: the entry's kind and its content |
 
+It is made as `SESSION.new`, locked, begun, and only then gets its name, so that nobody takes it for one that was left behind. Where a person
+chose other directories, the usual one holds `SESSION.elsewhere`, a JSON list of them, so that whoever opens the store finds the journal.
+
 A line goes out in one write at a place of its own, so that a process killed in the middle leaves at most one torn line, the last, whose
 `log()` had not returned. The writer holds an exclusive `flock`, which the kernel takes back when the process ends however it ends.
 """
@@ -25,6 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -40,6 +44,14 @@ from klaudit.store.engine import find_file, is_memory, parse_url, render_url
 FORMAT = "klaudit-journal/1"
 SUFFIX = ".journal"
 UNREADABLE_SUFFIX = ".unreadable"
+NEW_SUFFIX = ".new"
+ELSEWHERE_SUFFIX = ".elsewhere"
+LEFTOVER_S = 3600.0
+"""How old a file of which nothing tells whether somebody writes it must be before it counts as left behind, in seconds."""
+CLAIM_S = 0.1
+"""How long whoever would replay journals waits for those who only look at them, in seconds."""
+_CHUNK = 1 << 20
+_RETRY_S = 0.01
 _ENCODER = json.JSONEncoder(separators=(",", ":"), default=float)
 _AT_RISK = "{format} at risk {n:012d} from {first:020d} to {last:020d}\n"
 _FIRST_LINE = re.compile(rb"klaudit-journal/1 at risk (\d{12}) from (\d{20}) to (\d{20})")
@@ -84,17 +96,20 @@ def list_journal_directories(url: str, given: Sequence[str | Path] = ()) -> tupl
 
     Args:
         url: of the store.
-        given: directories that a person chose; they take the place of the usual one.
+        given: directories that a person chose; they take the place of the usual one, and several stores may share them: each has a folder.
     """
-    if given:
-        return tuple(Path(one).expanduser().absolute() for one in given)
     parsed = parse_url(url)
     if is_memory(parsed):
         return ()
-    if (file := find_file(parsed)) is not None:
+    file = find_file(parsed)
+    shown = render_url(parsed) if file is None else f"sqlite:///{file.resolve()}"
+    folder = hashlib.sha256(shown.encode(errors="surrogateescape")).hexdigest()[:12]
+    if given:
+        return tuple(Path(one).expanduser().absolute() / folder for one in given)
+    if file is not None:
         return (file.with_name(f"{file.name}{SUFFIX}"),)
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return (Path(state) / "klaudit" / "journal" / hashlib.sha256(render_url(parsed).encode()).hexdigest()[:12],)
+    return (Path(state) / "klaudit" / "journal" / folder,)
 
 
 class Journal:
@@ -103,13 +118,15 @@ class Journal:
     Args:
         directories: in which its file may lie; the first that takes it, the next when that one fails.
         session: who writes.
+        usual: where whoever opens the store looks first; directories that are others are noted there.
 
     Raises:
         JournalUnwritable: none of the directories takes a file.
     """
 
-    def __init__(self, directories: Sequence[Path], session: Session) -> None:
+    def __init__(self, directories: Sequence[Path], session: Session, *, usual: Sequence[Path] = ()) -> None:
         self._directories = tuple(directories)
+        self._pointers = [directory / f"{session.id}{ELSEWHERE_SUFFIX}" for directory in usual if directory not in self._directories]
         self._header = _frame(encode_session(session))
         self._session_id = session.id
         self._lock = Lock()
@@ -124,6 +141,7 @@ class Journal:
                 f"expected a directory that takes the journal of this run; {'; '.join(refusals) or 'none was given'}. Free some space, or name "
                 "another with KLAUDIT_JOURNAL"
             )
+        self._write_pointers()
 
     @property
     def directory(self) -> Path:
@@ -161,33 +179,65 @@ class Journal:
         """Drop every entry, because the store holds it, and go back to the first directory. For a holder of `lock`."""
         while len(self._files) > 1:
             self._files.pop().remove()
-        self._files[0].truncate(_FIRST_LINE_LENGTH + len(self._header))
+        self._files[0].truncate(self._head_length)
         self._n_tried = self._n_tried_first
         self._series.clear()
 
     def read_from(self, place: "JournalPlace", limit: int) -> tuple[list[Entry], "JournalPlace"]:
-        """The next entries behind a place, and the place behind them. For a holder of `lock`."""
+        """The next entries behind a place, at most `limit`, and the place behind them; none where it is the end, as far as one can tell.
+
+        Needs no lock: what stands before the end does not change. Only for whoever calls `trim`, since that does.
+
+        Raises:
+            OSError: the disk does not give it back.
+        """
+        # Before any length: a file that has a later one is complete.
+        files = tuple(self._files)
         entries: list[Entry] = []
-        while len(entries) < limit and place.file < len(self._files):
-            file = self._files[place.file]
-            found, offset = file.read(max(place.offset, _FIRST_LINE_LENGTH + len(self._header)), limit - len(entries))
+        while len(entries) < limit and place.file < len(files):
+            offset, end = max(place.offset, self._head_length), files[place.file].length
+            found, offset = files[place.file].read(offset, end, limit - len(entries))
             entries += found
-            more = place.file + 1 < len(self._files)
-            place = JournalPlace(place.file + 1, 0) if offset >= file.length and more else JournalPlace(place.file, offset)
-            if not found and not more:
+            is_last = place.file + 1 == len(files)
+            place = JournalPlace(place.file, offset) if offset < end or is_last else JournalPlace(place.file + 1, 0)
+            if offset >= end and is_last:
                 break
         return entries, place
+
+    def is_at_end(self, place: "JournalPlace") -> bool:
+        """Whether nothing stands behind a place. For a holder of `lock`."""
+        last = len(self._files) - 1
+        return place.file > last or (place.file == last and max(place.offset, self._head_length) >= self._files[last].length)
 
     @property
     def place(self) -> "JournalPlace":
         """Where the next line will go."""
         return JournalPlace(len(self._files) - 1, self._files[-1].length)
 
+    def is_displaced(self) -> bool:
+        """Whether somebody deleted or moved one of its files; what is written there would be found by nobody."""
+        return any(file.is_displaced() for file in self._files)
+
+    def reopen(self) -> bool:
+        """Make files anew that were deleted or moved, with all that they hold, so that every place stays; False when no directory takes one.
+
+        For a holder of `lock`. What could not be made anew goes on as it is: this process can still read and write it.
+        """
+        for number, file in enumerate(self._files):
+            if file.is_displaced() and (anew := self._copy(file)) is not None:
+                self._files[number] = anew
+                file.close()
+        self._write_pointers()
+        return not self.is_displaced()
+
     def remove(self) -> None:
         """Everything is stored: the files go."""
         with self._lock:
             while self._files:
                 self._files.pop().remove()
+            for pointer in self._pointers:
+                with contextlib.suppress(OSError):
+                    pointer.unlink()
 
     def leave(self) -> None:
         """Close the files and let them lie for whoever opens the store next."""
@@ -229,6 +279,29 @@ class Journal:
                 return []
         return refusals or ["no directory is left"]
 
+    def _copy(self, file: "_JournalFile") -> "_JournalFile | None":
+        """The same file at its path, or in another of the directories; None where that fails."""
+        for directory in dict.fromkeys((file.path.parent, *self._directories)):
+            with contextlib.suppress(OSError):
+                anew = _JournalFile(directory / f"{self._session_id}{SUFFIX}", self._header)
+                if anew.append_from(file, self._head_length):
+                    anew.write_first_line(self._at_risk)
+                    return anew
+                anew.remove()
+        return None
+
+    def _write_pointers(self) -> None:
+        """Note in the usual directory where the journal lies; behind the journal, since a note of none is taken away."""
+        content = json.dumps([os.fspath(directory) for directory in self._directories])
+        for pointer in self._pointers:
+            with contextlib.suppress(OSError):
+                pointer.parent.mkdir(parents=True, exist_ok=True)
+                pointer.write_text(content)
+
+    @property
+    def _head_length(self) -> int:
+        return _FIRST_LINE_LENGTH + len(self._header)
+
 
 @dataclass(frozen=True, slots=True)
 class JournalPlace:
@@ -243,14 +316,20 @@ class _JournalFile:
 
     def __init__(self, path: Path, header: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        self.path = path.with_suffix(NEW_SUFFIX)
         self.length = 0
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            with contextlib.suppress(OSError):  # a file system without locks: liveness is told by the process id then
+            try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            first_line = _render_first_line(Loss())
-            self._write_head(first_line + header)
+            except BlockingIOError:
+                raise
+            except OSError:  # a file system without locks: liveness is told by the process id then
+                pass
+            self._write_head(_render_first_line(Loss()) + header)
+            self.path = self.path.rename(path)
         except BaseException:
             self.remove()
             raise
@@ -282,22 +361,44 @@ class _JournalFile:
             os.ftruncate(self._descriptor, length)
             self.length = length
 
-    def read(self, offset: int, limit: int) -> tuple[list[Entry], int]:
-        """Up to `limit` entries from a place on, which this process wrote itself, and the place behind them."""
+    def read(self, offset: int, end: int, limit: int) -> tuple[list[Entry], int]:
+        """Up to `limit` entries between two places, which this process wrote itself, and the place behind them."""
         entries: list[Entry] = []
-        with os.fdopen(os.dup(self._descriptor), "rb") as stream:
-            stream.seek(offset)
-            while len(entries) < limit and offset < self.length:
-                line = stream.readline()
-                offset += len(line)
-                entry = _read_line(line)
-                if entry is not None:
+        rest = b""
+        at = offset
+        while len(entries) < limit and (chunk := os.pread(self._descriptor, min(_CHUNK, end - at), at)):
+            at += len(chunk)
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                offset += len(line) + 1
+                if (entry := _read_line(line)) is not None:
                     entries.append(entry)
-        return entries, offset
+                if len(entries) == limit:
+                    return entries, offset
+        # What somebody cut off comes back no more.
+        return entries, end
+
+    def append_from(self, file: "_JournalFile", offset: int) -> bool:
+        """Write what another file holds from a place on; False where the disk is full or does not give it back."""
+        while offset < file.length:
+            try:
+                chunk = os.pread(file._descriptor, min(_CHUNK, file.length - offset), offset)
+            except OSError:
+                return False
+            if not chunk or not self.write(chunk):
+                return False
+            offset += len(chunk)
+        return True
+
+    def is_displaced(self) -> bool:
+        return self._descriptor >= 0 and not _lies_at(self._descriptor, self.path)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self._descriptor)
+        # Forgotten, because the number may soon mean another file: in the child of a fork this is called again by its own child.
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
     def remove(self) -> None:
         with contextlib.suppress(OSError):
@@ -306,67 +407,147 @@ class _JournalFile:
 
 
 def find_journals(directories: Sequence[Path]) -> list[Path]:
-    """Files of journals, whoever wrote them; none where a directory cannot be read."""
+    """Files of journals, whoever wrote them, there and where notes say that others lie; none where a directory cannot be read."""
     found: list[Path] = []
     for directory in directories:
         with contextlib.suppress(OSError):
             found += sorted(directory.glob(f"*{SUFFIX}"))
-    return found
+            for pointer in sorted(directory.glob(f"*{ELSEWHERE_SUFFIX}")):
+                found += [path for path in _follow(pointer) if path.exists()]
+    return list(dict.fromkeys(found))
+
+
+def remove_leftovers(directories: Sequence[Path]) -> None:
+    """Take away notes of journals that are gone, and files that a process did not live to make journals of."""
+    oldest = time.time() - LEFTOVER_S
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            for pointer in directory.glob(f"*{ELSEWHERE_SUFFIX}"):
+                places = _follow(pointer)
+                # A directory that is not there may be a disk that is not mounted now.
+                if places and all(path.parent.is_dir() and not path.exists() for path in places):
+                    pointer.unlink()
+            for path in directory.glob(f"*{NEW_SUFFIX}"):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+
+def _follow(pointer: Path) -> list[Path]:
+    """Where the journal of a note may lie."""
+    try:
+        return [Path(directory) / f"{pointer.stem}{SUFFIX}" for directory in json.loads(pointer.read_bytes())]
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 @contextlib.contextmanager
-def claim_journal(path: Path) -> Iterator[bool]:
-    """Hold a journal that nobody writes any more; gives False where its writer lives or somebody else replays it."""
+def claim_journal(path: Path, *, until: float = 0.0) -> Iterator[bool]:
+    """Hold a journal that nobody writes any more; gives False where its writer lives or somebody else replays it.
+
+    Args:
+        path: of its file.
+        until: how long to wait for those who only look at it, by the monotonic clock.
+
+    Raises:
+        OSError: the file is there and may not be opened for writing.
+        InvalidJournal: no journal, on a file system without locks.
+    """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+    except FileNotFoundError:
         yield False
         return
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
-                yield False
-                return
-            # No locks on this file system: the process id is all there is.
-            if is_session_alive(read_journal(path).session):
-                yield False
-                return
         # Another may have replayed and removed it between the two calls.
-        yield path.exists()
+        yield _lock(descriptor, path, fcntl.LOCK_EX, until=until) and _lies_at(descriptor, path)
     finally:
         os.close(descriptor)
 
 
-def is_session_alive(session: Session) -> bool:
-    """Whether the process that began a session on this host still runs; one of another host counts as alive."""
+def is_journal_held(path: Path) -> bool:
+    """Whether its writer lives, or somebody replays it.
+
+    Raises:
+        OSError: the file cannot be read.
+        InvalidJournal: no journal, on a file system without locks.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return not _lock(descriptor, path, fcntl.LOCK_SH, until=0.0)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path, kind: int, *, until: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_RETRY_S)
+        except OSError:
+            # No locks on this file system: the process id is all there is.
+            is_alive = is_session_alive(read_session(path)[0])
+            return not (os.fstat(descriptor).st_mtime > time.time() - LEFTOVER_S if is_alive is None else is_alive)
+        else:
+            return True
+
+
+def _lies_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one at a path; where the system does not tell, it is."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+
+
+def is_session_alive(session: Session) -> bool | None:
+    """Whether the process that began a session on this host still runs; one of another host counts as alive. As `is_process_alive`."""
     return session.host != socket.gethostname() or is_process_alive(session.pid, session.process_started)
 
 
-def is_process_alive(pid: int, started: str | None) -> bool:
-    """Whether a process of this host runs, and is the one that began at `started` and not a later one with its number."""
+def is_process_alive(pid: int, started: str | None) -> bool | None:
+    """Whether a process of this host runs, and is the one that began at `started` and not a later one with its number.
+
+    None: that cannot be told from here, because it began before this boot or in another container, where numbers mean other processes.
+    """
+    here = describe_process_start(os.getpid())
+    if started is not None and here is not None and started.rpartition("/")[0] != here.rpartition("/")[0]:
+        return None
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except OSError:
         pass
-    now = describe_process_start(pid)
-    return started is None or now is None or now == started
+    now = _read_start(pid)
+    return started is None or now is None or now == started.rpartition("/")[2]
 
 
 def describe_process_start(pid: int) -> str | None:
-    """Boot and start time of a process; None where the system does not tell.
+    """Boot, process-id namespace and start time of a process; None where the system does not tell.
 
-    Source: proc(5), field 22 of `/proc/PID/stat`.
+    Source: proc(5), field 22 of `/proc/PID/stat`; pid_namespaces(7).
     """
+    start = _read_start(pid)
+    if start is None:
+        return None
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        namespace = Path(f"/proc/{pid}/ns/pid").readlink()
+    except OSError:
+        return None
+    return f"{boot}/{namespace}/{start}"
+
+
+def _read_start(pid: int) -> str | None:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return None
-    return f"{boot}/{started}"
 
 
 def read_journal(path: Path) -> JournalContent:
@@ -375,16 +556,36 @@ def read_journal(path: Path) -> JournalContent:
     Raises:
         InvalidJournal: its beginning is not what a journal begins with.
     """
-    first_line, *lines = path.read_bytes().split(b"\n")
-    at_risk = _read_first_line(path, first_line)
-    # What follows the last line feed is nothing, or a torn line.
-    entries = [_read_line(line) for line in lines[:-1]]
-    if not entries or entries[0] is None or entries[0][0] != "session":
+    session, at_risk = read_session(path)
+    entries = list(read_entries(path))
+    kept = tuple(entry for entry in entries if entry is not None)
+    return JournalContent(session, kept, at_risk, n_damaged=len(entries) - len(kept))
+
+
+def read_session(path: Path) -> tuple[Session, Loss]:
+    """Who wrote a journal, and how many steps are neither in it nor in the store.
+
+    Raises:
+        InvalidJournal: its beginning is not what a journal begins with.
+    """
+    with path.open("rb") as file:
+        at_risk = _read_first_line(path, file.readline().rstrip(b"\n"))
+        line = file.readline()
+    entry = _read_line(line) if line.endswith(b"\n") else None
+    if entry is None or entry[0] != "session":
         raise InvalidJournal(
             f"{path}: expected a journal that names its session in its second line; it is damaged there. Nothing of it was taken"
         )
-    kept = tuple(entry for entry in entries[1:] if entry is not None)
-    return JournalContent(decode_session(entries[0]), kept, at_risk, n_damaged=len(entries) - 1 - len(kept))
+    return decode_session(entry), at_risk
+
+
+def read_entries(path: Path) -> Iterator[Entry | None]:
+    """The entries of a journal behind its session, one after the other; None for a line that is not what was written."""
+    with path.open("rb") as file:
+        for line in islice(file, 2, None):
+            # What follows the last line feed is a torn line.
+            if line.endswith(b"\n"):
+                yield _read_line(line)
 
 
 def encode_session(session: Session) -> Entry:
@@ -435,9 +636,21 @@ def decode_step(entry: Entry, *, segment: int, series: Mapping[str, KLSeries]) -
 
     Raises:
         InvalidRecord: numbers that are none.
+        InvalidJournal: an entry of another shape.
     """
-    if entry[0] == "numbers":
-        return LoggedStep(_decode_numbers(entry, segment=segment, series=series.get(PRIMARY, UNDECLARED)))
+    try:
+        if entry[0] == "numbers":
+            return LoggedStep(_decode_numbers(entry, segment=segment, series=series.get(PRIMARY, UNDECLARED)))
+        return _decode_step(entry, segment=segment, series=series)
+    except InvalidRecord:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InvalidJournal(
+            f"expected a {entry[0]!r} entry with the columns that klaudit knows; got one of a newer klaudit ({error}). Upgrade it"
+        ) from error
+
+
+def _decode_step(entry: Entry, *, segment: int, series: Mapping[str, KLSeries]) -> LoggedStep:
     _, step, logged_at, kl, beta, score, readings, metrics, samples = entry
     record = StepRecord(
         step=step,

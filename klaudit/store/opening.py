@@ -102,7 +102,7 @@ def open_store(
         create: make the store by its migrations where there is none; a store that is there is never upgraded here.
         read_only: refuse to write.
         busy_timeout_s: how long to wait for another writer of the same SQLite file, for a lock of PostgreSQL's or for its server, in seconds.
-        journals: directories in which journals may lie besides the usual one.
+        journals: directories that a person chose for journals; the usual one, and those that its notes name, are looked into anyway.
         actor: name of the person who writes, for the ledger.
 
     Raises:
@@ -132,8 +132,12 @@ def open_store(
     store = Store(database, directories, actor=identify_actor(actor))
     if warning is not None:
         store.warn(warning)
-    if not read_only:
-        store.replayed = replay_journals(store, directories)
+    try:
+        if not read_only:
+            store.replayed = replay_journals(store, directories)
+    except BaseException:
+        store.close()
+        raise
     return store
 
 

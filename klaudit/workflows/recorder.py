@@ -51,7 +51,7 @@ from klaudit.store.journal import (
     list_journal_directories,
 )
 from klaudit.store.journal import encode_series as encode_series_entry
-from klaudit.store.sessions import BATCH, LEASE_S, Begun, apply_entry, begin_session
+from klaudit.store.sessions import BATCH, LEASE_S, UNREACHABLE, Begun, apply_entry, begin_session, end_session, store_steps
 from klaudit.workflows.alerting import AlertSender
 from klaudit.workflows.replays import keep_replayed_findings
 
@@ -76,10 +76,6 @@ LAST_ALERTS_TIMEOUT_S = 5.0
 LOSS_REASON = "neither the store nor a journal took them"
 LONGEST_HOLD_S = 0.05
 """How long `log()` waits for its audit at most, in seconds."""
-
-
-UNREACHABLE = (StoreError, RunNotFound, OSError)
-"""What may pass by itself: the steps are kept and tried again. Anything else is about one of them."""
 
 
 class Reporter(Protocol):
@@ -160,6 +156,7 @@ class RunRecorder:
         # The engine has not seen what is stored: until the store is reached, and from a declaration of series until that is stored.
         self._n_unsettled = 1
         self._is_settled = True
+        self._has_begun = False
         self._unsettled: list[StepRecord] = []
         self._missed: list[StepRecord] = []
         self._findings: dict[str, Finding] = {}
@@ -213,7 +210,8 @@ class RunRecorder:
             for line in self._store.warnings:
                 self._reporter.warn(line)
         declared = None if self.run.series == self._session.run.series else self.run
-        begun = begin_session(self._store, self._session)
+        begun = begin_session(self._store, self._session, anew=self._has_begun)
+        self._has_begun = True
         if begun.run.name != self._session.run.name and self._session.resumed_from_step:
             self._reporter.warn(f"this training is recorded as run {begun.run.name!r}")
         run = (
@@ -507,6 +505,10 @@ class RunRecorder:
         self._report_loss(store, begun)
         self._alerts.note_deliveries(store)
         self._renew_lease(store, begun)
+        if self._journal is not None and self._journal.is_displaced():
+            self._reporter.warn(f"the journal in {self._journal.directory} was taken away during the training; it is made anew")
+            with self._lock:
+                self._journal.reopen()
         with self._lock:
             is_done = not self._queue and self._spilled is None
             # The line that says how the run ended stays until its end is stored.
@@ -585,14 +587,12 @@ class RunRecorder:
             for one in placed:
                 self._observe(one.record)
         findings = tuple(self._findings.values())
-        try:
-            store.steps.add_all(self.run.id, placed, findings=findings)
-        except UNREACHABLE:
-            raise
-        except Exception as error:
-            self._reporter.note("storing", error)
-            for one in placed:
-                self._store_alone(store, one)
+        refused = store_steps(
+            store, self.run.id, placed, findings=findings, on_refused=lambda error, _: self._reporter.note("storing", error)
+        )
+        with self._lock:
+            for step in refused:
+                self._lose(step)
         self._n_away += len(steps) if self._is_away else 0
         self._send(store, findings)
         if self._unjournaled:
@@ -600,31 +600,18 @@ class RunRecorder:
                 self._unjournaled.difference_update(one.record.step for one in steps)
                 self._note_at_risk(functools.reduce(Loss.add, self._unjournaled, self._loss))
 
-    def _store_alone(self, store: Store, logged: LoggedStep) -> None:
-        """One step of a batch that the store refused: as it is, else without its texts, else not at all."""
-        for attempt in (logged, replace(logged, samples=())):
-            try:
-                store.steps.add_all(self.run.id, [attempt])
-            except UNREACHABLE:
-                raise
-            except Exception as error:
-                self._reporter.note("storing", error)
-            else:
-                return
-        with self._lock:
-            self._lose(logged.record.step)
-
     def _carry_spilled(self, store: Store, begun: Begun) -> None:
         """Store the next steps that are in the journal alone."""
         assert self._journal is not None
         assert self._spilled is not None
-        with self._lock:
-            entries, place = self._journal.read_from(self._spilled, BATCH)
-            if not entries:
-                self._spilled = None
+        entries, place = self._journal.read_from(self._spilled, BATCH)
+        if not entries:
+            with self._lock:
+                is_at_end = self._journal.is_at_end(place)
+                self._spilled = None if is_at_end else place
+            if is_at_end:
                 self._spilled_series.clear()
-                return
-        # The lock is free again: what is logged meanwhile goes behind `place`.
+            return
         items: list[LoggedStep | Entry] = []
         for entry in entries:
             if entry[0] == "series":
@@ -659,8 +646,7 @@ class RunRecorder:
         self._alerts.wait(LAST_ALERTS_TIMEOUT_S)
         self._alerts.note_deliveries(store)
         now = datetime.now(UTC)
-        store.runs.end_segment(self.run.id, begun.segment, now)
-        store.runs.set_status(self.run.id, "failed" if failed else "finished", now)
+        end_session(store, begun, failed=failed, at=now)
         if self._journal is not None:
             self._journal.remove()
         store.close()
@@ -851,7 +837,7 @@ def start_recording(
         controller=controller,
         journals=tuple(map(str, directories)),
     )
-    journal = _open_journal(directories, session, reporter)
+    journal = _open_journal(directories, session, reporter, usual=list_journal_directories(url))
     recorder = RunRecorder(
         url,
         session=session,
@@ -882,11 +868,11 @@ def start_recording(
     return recorder
 
 
-def _open_journal(directories: Sequence[Path], session: Session, reporter: Reporter) -> Journal | None:
+def _open_journal(directories: Sequence[Path], session: Session, reporter: Reporter, *, usual: Sequence[Path]) -> Journal | None:
     if not directories:
         return None
     try:
-        return Journal(directories, session)
+        return Journal(directories, session, usual=usual)
     except JournalUnwritable as error:
         reporter.warn(f"steps wait in memory alone, and those of the last {POLL_S:g} s are lost when the process is killed: {error}")
         return None

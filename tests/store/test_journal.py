@@ -1,7 +1,13 @@
+import fcntl
+import json
 import math
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,9 +29,12 @@ from klaudit.store.journal import (
     describe_process_start,
     encode_step,
     find_journals,
+    is_journal_held,
     is_process_alive,
     list_journal_directories,
     read_journal,
+    read_session,
+    remove_leftovers,
 )
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -189,9 +198,175 @@ def test_entries_are_read_back_from_a_place_over_several_files(tmp_path: Path, m
             break
         seen += [entry[1] for entry in entries if entry[0] == "step"]
     assert seen == [2, 3, 4]
+    with journal.lock:
+        assert journal.is_at_end(place)
     write_steps(journal, 5)
-    entries, _ = journal.read_from(place, 10)
+    with journal.lock:
+        assert not journal.is_at_end(place)
+    entries, place = journal.read_from(place, 10)
     assert [entry[1] for entry in entries] == [5]
+    with journal.lock:
+        assert journal.is_at_end(place)
+
+
+def test_entries_are_read_while_others_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("klaudit.store.journal._CHUNK", 100)
+    journal = Journal([tmp_path], make_session())
+    place = journal.place
+    writer = threading.Thread(target=lambda: [write_steps(journal, step) for step in range(2_000)])
+    writer.start()
+    seen: list[int] = []
+    while True:
+        entries, place = journal.read_from(place, 7)
+        seen += [entry[1] for entry in entries if entry[0] == "step"]
+        if not entries and not writer.is_alive():
+            with journal.lock:
+                if journal.is_at_end(place):
+                    break
+    assert seen == list(range(2_000))
+
+
+def test_a_journal_is_locked_and_begun_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[list[str], bool]] = []
+    real = Path.rename
+
+    def look(self: Path, target: Path) -> Path:
+        with self.open("rb") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        seen.append(([one.name for one in tmp_path.iterdir()], read_session(self)[0] == make_session()))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", look)
+    Journal([tmp_path], make_session())
+    assert seen == [(["s1.new"], True)]
+    assert [one.name for one in tmp_path.iterdir()] == ["s1.journal"]
+
+
+def test_a_journal_that_somebody_else_holds_already_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hold(*_: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as held:
+        held.setattr(fcntl, "flock", hold)
+        with pytest.raises(JournalUnwritable, match="temporarily unavailable"):
+            Journal([tmp_path], make_session())
+    journal = Journal([tmp_path], make_session())
+    with pytest.raises(JournalUnwritable, match="File exists"):
+        Journal([tmp_path], make_session())
+    assert write_steps(journal, 1) == [True]
+
+
+def refuse_locks(*_: object) -> None:
+    raise OSError(95, "Operation not supported")
+
+
+@pytest.mark.parametrize(
+    ("started", "age_s", "is_free"),
+    [("own", 7200.0, False), ("an earlier", 0.0, True), ("of another boot", 0.0, False), ("of another boot", 7200.0, True)],
+)
+def test_where_there_are_no_locks_the_process_tells_whether_a_journal_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: str, age_s: float, is_free: bool
+) -> None:
+    own = describe_process_start(os.getpid())
+    known = {"own": own, "an earlier": f"{own}0", "of another boot": f"other/{own}"}[started]
+    monkeypatch.setattr(fcntl, "flock", refuse_locks)
+    journal = Journal([tmp_path], make_session(host=socket.gethostname(), process_started=known))
+    journal.leave()
+    path = tmp_path / "s1.journal"
+    os.utime(path, (time.time() - age_s,) * 2)
+    assert is_journal_held(path) is not is_free
+    with claim_journal(path) as is_ours:
+        assert is_ours is is_free
+
+
+def test_files_that_nobody_lived_to_name_and_notes_of_journals_that_are_gone_are_taken_away(tmp_path: Path) -> None:
+    old, young, mounted = tmp_path / "old.new", tmp_path / "young.new", tmp_path / "disk"
+    mounted.mkdir()
+    for path in (old, young):
+        path.write_text("")
+    os.utime(old, (time.time() - 7200,) * 2)
+    (tmp_path / "gone.elsewhere").write_text(json.dumps([str(mounted)]))
+    (tmp_path / "unmounted.elsewhere").write_text(json.dumps([str(mounted), str(tmp_path / "no disk")]))
+    (tmp_path / "torn.elsewhere").write_text('["/some')
+    remove_leftovers([tmp_path, tmp_path / "none"])
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["disk", "torn.elsewhere", "unmounted.elsewhere", "young.new"]
+    assert find_journals([tmp_path]) == []
+
+
+def test_a_note_in_the_usual_directory_comes_and_goes_with_the_journal(tmp_path: Path) -> None:
+    usual, chosen = tmp_path / "usual", tmp_path / "chosen"
+    journal = Journal([chosen], make_session(), usual=[usual])
+    assert find_journals([usual]) == find_journals([usual, chosen]) == [chosen / "s1.journal"]
+    journal.remove()
+    assert [*usual.iterdir(), *chosen.iterdir()] == []
+    Journal([usual], make_session(), usual=[usual])
+    assert [one.name for one in usual.iterdir()] == ["s1.journal"]
+
+
+def test_a_usual_directory_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    journal = Journal([tmp_path / "chosen"], make_session(), usual=[tmp_path / "file"])
+    assert write_steps(journal, 1) == [True]
+    journal.remove()
+
+
+def delete_directory(directory: Path) -> None:
+    shutil.rmtree(directory)
+
+
+def move_directory(directory: Path) -> None:
+    directory.rename(directory.with_name("moved"))
+
+
+def put_a_file_there(directory: Path) -> None:
+    shutil.rmtree(directory)
+    directory.write_text("")
+
+
+@pytest.mark.parametrize(("take_away", "where"), [(delete_directory, "first"), (move_directory, "first"), (put_a_file_there, "second")])
+def test_a_journal_that_is_taken_away_is_made_anew_with_all_that_it_held(
+    tmp_path: Path, take_away: Callable[[Path], None], where: str
+) -> None:
+    journal = Journal([tmp_path / "first", tmp_path / "second"], make_session(), usual=[tmp_path / "usual"])
+    write_steps(journal, 1)
+    place = journal.place
+    write_steps(journal, 2)
+    journal.note_at_risk(Loss().add(7))
+    assert not journal.is_displaced()
+    take_away(tmp_path / "first")
+    assert journal.is_displaced()
+    with journal.lock:
+        assert journal.reopen()
+    assert not journal.is_displaced()
+    write_steps(journal, 3)
+    content = read_journal(tmp_path / where / "s1.journal")
+    assert (read_steps(tmp_path / where / "s1.journal"), content.at_risk, content.n_damaged) == ([1, 2, 3], Loss(1, 7, 7), 0)
+    assert [entry[1] for entry in journal.read_from(place, 10)[0]] == [2, 3]
+    with claim_journal(tmp_path / where / "s1.journal") as is_ours:
+        assert not is_ours
+
+
+def test_a_journal_that_no_directory_takes_again_goes_on_for_this_process(tmp_path: Path) -> None:
+    journal = Journal([tmp_path / "first"], make_session())
+    write_steps(journal, 1)
+    place = journal.place
+    put_a_file_there(tmp_path / "first")
+    with journal.lock:
+        assert not journal.reopen()
+    assert write_steps(journal, 2) == [True]
+    assert [entry[1] for entry in journal.read_from(place, 10)[0]] == [2]
+
+
+def test_a_descriptor_is_closed_once(tmp_path: Path) -> None:
+    journal = Journal([tmp_path], make_session())
+    journal.abandon()
+    with (tmp_path / "another").open("wb") as another:
+        journal.abandon()
+        os.fstat(another.fileno())
+        assert write_steps(journal, 1) == [False]
+        assert not journal.is_displaced()
+        another.flush()
+    assert (tmp_path / "another").read_bytes() == b""
 
 
 HOLD = """
@@ -224,6 +399,7 @@ def test_a_process_is_told_from_a_later_one_with_its_number() -> None:
     started = describe_process_start(os.getpid())
     assert started is not None
     assert is_process_alive(os.getpid(), started)
+    assert is_process_alive(os.getpid(), f"other/{started}") is None
     assert not is_process_alive(os.getpid(), started + "0")
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
@@ -253,7 +429,18 @@ def test_a_journal_lies_beside_an_sqlite_file_and_else_in_the_users_state_direct
 
 def test_a_store_in_memory_has_no_journal_and_given_directories_win(tmp_path: Path) -> None:
     assert list_journal_directories("sqlite://") == ()
-    assert list_journal_directories("sqlite:///a.db", [str(tmp_path), tmp_path / "b"]) == (tmp_path, tmp_path / "b")
+    assert list_journal_directories("sqlite://", [tmp_path]) == ()
+    given = list_journal_directories("sqlite:///a.db", [str(tmp_path), tmp_path / "b"])
+    assert [one.parent for one in given] == [tmp_path, tmp_path / "b"]
+
+
+@pytest.mark.parametrize("url", ["sqlite:///b.db", "sqlite:////a.db", "postgresql://me@host/a", "postgresql://me@host/b"])
+def test_stores_that_share_a_given_directory_have_a_folder_each(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (own,) = list_journal_directories("sqlite:///a.db", [tmp_path])
+    assert list_journal_directories(url, [tmp_path]) != (own,)
+    assert list_journal_directories(f"sqlite:///{tmp_path}/a.db?timeout=3", [tmp_path]) == (own,)
+    assert list_journal_directories(f"sqlite:///file:{tmp_path}/a.db?uri=true", [tmp_path]) == (own,)
 
 
 MAKERS: list[Callable[[Path], Path]] = [lambda path: path / "a.journal", lambda path: path / "missing" / "b.journal"]
