@@ -294,7 +294,7 @@ def test_the_reference_of_an_adapter_that_was_there_before_is_what_training_bega
     trainer = make_grpo(model, tmp_path / "out", policy=get_peft_model(load_model(model), ADAPTER))
     run, steps = record(trainer, store, store_url)
     # No file holds base and adapter together, so that there is no digest of it.
-    assert run.reference == ReferenceModel(str(model), None)
+    assert run.reference == ReferenceModel(f"{model} with adapter 'ref'")
     assert run.identity is not None
     assert "reference: the base model with the adapter that training began with" in run.identity["notes"]
     assert [one.kl.value for one in steps] == read_history(trainer, "kl")
