@@ -14,6 +14,7 @@ from klaudit.errors import InvalidBudget, InvalidRecord
 from klaudit.exchange.secrets import describe_arguments
 from klaudit.records import PRIMARY, UNDECLARED, KLBudget, KLReading, KLSeries, ReferenceModel, Run, StepRecord, TextSample
 from klaudit.records.session import Resume
+from klaudit.records.step import require_step
 from klaudit.workflows.recorder import Durability, RunRecorder
 
 
@@ -79,21 +80,24 @@ class LoopRun(Guarded):
         """
         if self._closed:
             raise InvalidRecord(f"expected steps before the run is closed; got step {step} after it")
+        if type(step) is not int:
+            step = to_step(step)
         run = self._recorder.run
         if not (readings or samples or self._recorder.has_brake) and are_numbers(kl, beta, score, metrics or {}):
             assert not isinstance(kl, KLReading)
             self._has_bare_kl = self._has_bare_kl or kl is not None
             self._recorder.log_numbers(step, kl=kl, beta=run.beta if beta is None else beta, score=score, metrics=metrics)
             return
+        numbers = to_numbers(metrics or {})
         record = StepRecord(
             step=step,
-            kl=self._to_reading(kl, metrics or {}),
+            kl=self._to_reading(kl, numbers),
             logged_at=datetime.now(UTC),
             segment=self._recorder.segment,
             beta=run.beta if beta is None else float(beta),
             score=None if score is None else float(score),
             readings=dict(readings or {}),
-            metrics={name: float(value) for name, value in (metrics or {}).items()},
+            metrics=numbers,
         )
         # What bare numbers were is settled: a later reading must not give them another meaning.
         given = {**record.readings} if self._has_bare_kl else {PRIMARY: record.kl, **record.readings}
@@ -129,9 +133,42 @@ class LoopRun(Guarded):
         return KLReading(series, float(kl), None, self._recorder.run.batch_size, metrics.get("response_length"))
 
 
+def to_step(step: Any) -> int:
+    """A whole number of any library as Python's own.
+
+    Raises:
+        InvalidRecord: it is none, or a truth value.
+    """
+    whole = None if isinstance(step, bool) else getattr(step, "__index__", None)
+    found = step if whole is None else whole()
+    require_step(found)
+    return int(found)
+
+
+def to_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as floats.
+
+    Raises:
+        InvalidRecord: no mapping, a name that is no text, or a value that is no number.
+    """
+    if not isinstance(metrics, Mapping):
+        raise InvalidRecord(f"metrics: expected a mapping of names to numbers; got {metrics!r:.80}")
+    numbers = {}
+    for name, value in metrics.items():
+        try:
+            numbers[name] = float(value)
+        except (TypeError, ValueError) as error:
+            raise InvalidRecord(f"metrics[{name!r}]: expected a number; got {value!r:.80}") from error
+        if not isinstance(name, str):
+            raise InvalidRecord(f"metrics: expected names that are texts; got {name!r}")
+    return numbers
+
+
 def are_numbers(kl: object, beta: object, score: object, metrics: Mapping[str, object]) -> bool:
     """Whether a step is nothing but Python's own numbers, which need no look at them one by one."""
-    return {type(kl), type(beta), type(score)} <= {float, int, NoneType} and set(map(type, metrics.values())) <= {float, int}
+    return {type(kl), type(beta), type(score)} <= {float, int, NoneType} and (
+        isinstance(metrics, Mapping) and set(map(type, metrics.values())) <= {float, int} and set(map(type, metrics)) <= {str}
+    )
 
 
 def start_run(

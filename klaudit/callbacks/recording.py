@@ -15,6 +15,7 @@ from klaudit.config import read_settings
 from klaudit.errors import InvalidConfig, KLBudgetExceeded
 from klaudit.records import KLBudget, Run
 from klaudit.records.session import InUse, Resume
+from klaudit.store import require_usable
 from klaudit.workflows.recorder import Durability, Reporter, RunRecorder, start_recording
 
 
@@ -89,7 +90,8 @@ def plan_recording(
 
     Raises:
         InvalidBudget: an action that cannot be taken.
-        InvalidConfig: settings, a policy or a webhook that cannot be read, a `resume` or `durability` that does not exist.
+        MissingExtra: the store's driver is not installed.
+        InvalidConfig: settings, a store's URL, a policy or a webhook that cannot be read, a `resume` or `durability` that does not exist.
     """
     settings = read_settings()
     require_choice("resume", resume, get_args(Resume))
@@ -98,6 +100,7 @@ def plan_recording(
     budgets = () if budget is None else (budget,) if isinstance(budget, KLBudget) else tuple(budget)
     for one in budgets:
         require_known_action(one)
+    require_usable(store or settings.store)
     return RecordingPlan(
         store=store or settings.store,
         budgets=budgets,
@@ -163,6 +166,6 @@ def never_raise(method: M) -> M:
         except KLBudgetExceeded:
             raise
         except Exception as error:
-            self.guard.note(method.__name__, error)
+            self.guard.note(method.__name__.lstrip("_").replace("_", " "), error)
 
     return cast(M, guarded)

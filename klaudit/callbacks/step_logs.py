@@ -6,6 +6,9 @@ from typing import Any
 from klaudit.errors import InvalidRecord
 from klaudit.exchange.metric_map import END_OF_TRAINING, EVALUATION
 
+SUMMARY = END_OF_TRAINING | {"train_steps_per_second", "train_tokens_per_second", "train_loss", "total_flos"}
+"""What else is of the whole training in it."""
+
 SPEED_OF_EVALUATION = frozenset({"eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_model_preparation_time"})
 """Keys that say nothing about the policy."""
 
@@ -35,7 +38,12 @@ class StepLogs:
         Raises:
             InvalidRecord: a step that is logged a second time; what was recorded first stays, and new keys are kept for the next step.
         """
-        if not logs or END_OF_TRAINING & logs.keys():
+        if END_OF_TRAINING & logs.keys():
+            # TRL puts into it the means of the steps that came after the last full `logging_steps`.
+            logs = {key: value for key, value in logs.items() if key not in SUMMARY}
+            if step == self._step or not logs.keys() - REPEATED_AT_WILL:
+                return None
+        if not logs:
             return None
         if any(key.startswith(EVALUATION) for key in logs):
             self._keep(logs, but=SPEED_OF_EVALUATION | REPEATED_AT_WILL)

@@ -209,6 +209,8 @@ class KLAuditCallback(Guarded, TrainerCallback):
         """End the run, where the trainer did not; a second call does nothing."""
         if self._recorder is not None:
             recorder, self._recorder = self._recorder, None
+            if self._framework is None and not failed:
+                say(f"run {recorder.run.name!r} ended and no step was recorded: the trainer logged none; look at its logging_steps")
             identity, self._identity = self._identity, None
             if identity is not None:
                 identity.close()
@@ -237,9 +239,14 @@ class KLAuditCallback(Guarded, TrainerCallback):
             planned_steps=state.max_steps if state.max_steps and state.max_steps > 0 else None,
             config=describe_arguments(read_arguments(args)),
         )
-        self._recorder = self._plan.begin(
-            run, reporter=self.guard, resumed_from_step=state.global_step, in_use="rename", must_be_closed=True
-        )
+        try:
+            self._recorder = self._plan.begin(
+                run, reporter=self.guard, resumed_from_step=state.global_step, in_use="rename", must_be_closed=True
+            )
+        except Exception as error:
+            self.guard.failures += 1
+            say(f"nothing of run {self._run_name!r} is recorded, and training goes on. {type(error).__name__}: {error}")
+            return
         self._identity = IdentityWorker(self._recorder, guard=self.guard)
         held = find_reference_model(self._trainer) if self._reference is None else None
         identity = describe_identity(
@@ -340,6 +347,7 @@ class KLAuditCallback(Guarded, TrainerCallback):
         if action == "save_checkpoint":
             self._decision = max(self._decision, Decision.SAVE)
         if action == "stop":
+            say(f"the training is stopped at step {finding.last_step}, as its KL budget says")
             reads_should_stop = self._framework is None or self._framework.reads_should_stop
             self._decision = Decision.STOP if reads_should_stop else Decision.RAISE
             self._stop = finding

@@ -8,6 +8,7 @@ from klaudit.audit import Audit, find_policy
 from klaudit.cli.options import JsonOption, RunArgument, StoreOption, open_given_store
 from klaudit.cli.output import SEVERITY_STYLES, console, print_json
 from klaudit.records import Severity
+from klaudit.report.views import format_count
 from klaudit.workflows.audits import audit_stored_run, keep_findings
 
 
@@ -34,9 +35,10 @@ def audit_run(
 def print_audit(audit: Audit) -> None:
     """An audit for people."""
     coverage, series = audit.coverage, audit.governing_series
-    console.print(f"[bold]Audit of run[/bold] {audit.run.name}: {audit.verdict}", soft_wrap=True)
+    console.print("Audit of run", style="bold", end=" ")
+    console.print(f"{audit.run.name}: {audit.verdict}", markup=False, soft_wrap=True)
     console.print(
-        f"  {coverage.steps} steps; {series.label if series else 'no governing KL'} measured on {coverage.kl_measured}; "
+        f"  {format_count(coverage.steps, 'step')}; {series.label if series else 'no governing KL'} measured on {coverage.kl_measured}; "
         f"{coverage.gaps} missing, {coverage.non_finite} with a non-finite number; policy {audit.policy.name} {audit.policy.version}",
         markup=False,
         soft_wrap=True,

@@ -16,7 +16,7 @@ from klaudit.store import open_store
 
 
 def open_dashboard(
-    port: Annotated[int, typer.Option("--port", help="On 127.0.0.1.")] = 8501,
+    port: Annotated[int, typer.Option("--port", help="On 127.0.0.1.", min=1, max=65535)] = 8501,
     store: StoreOption = None,
 ) -> int:
     """The pages in a browser: runs, one run, drift. Listens on 127.0.0.1 only; ends with Ctrl-C."""

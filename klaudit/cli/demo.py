@@ -18,6 +18,7 @@ from klaudit.cli.output import messages
 from klaudit.cli.progress import track_drift, track_training
 from klaudit.demo.recipe import Recipe, make_demo_recipe, read_recipe
 from klaudit.errors import InvalidConfig, StoreUnreachable
+from klaudit.report.views import format_count
 from klaudit.store import Store, open_store
 from klaudit.store.sessions import find_free_name
 from klaudit.workflows.audits import audit_stored_run, keep_findings
@@ -55,7 +56,7 @@ def run_demo(
     if serve:
         return serve_pages(url, port=8501)
     option = "" if store is None else f" --store {store}"
-    messages.print(f"\nLook at it: klaudit dashboard{option}", markup=False)
+    messages.print("", f"Look at it: klaudit dashboard{option}", sep="\n", markup=False)
     return 0
 
 
@@ -83,7 +84,11 @@ def replay_sample_runs(url: str) -> None:
     with open_store(url, create=True) as opened:
         for directory in directories:
             loaded = load_recorded_run(opened, directory)
-            state = f"{loaded.n_steps} steps, {loaded.n_findings} findings" if loaded.is_new else "is there already"
+            state = (
+                f"{format_count(loaded.n_steps, 'step')}, {format_count(loaded.n_findings, 'finding')}"
+                if loaded.is_new
+                else "is there already"
+            )
             messages.print(f"{loaded.run.name}: {state}", markup=False)
 
 
@@ -105,7 +110,11 @@ def walk_through(recipe: Recipe, *, url: str) -> None:
         save_report(path, compose_report(opened, trained.run.id, report_format="html", generated_at=datetime.now(UTC)))
     minutes = (time.monotonic() - began) / 60
     messages.print(
-        f"{path}\n\n{audit.coverage.steps} steps of run {trained.run.name!r} are in {url}; it took {minutes:.1f} min", markup=False
+        path,
+        "",
+        f"{format_count(audit.coverage.steps, 'step')} of run {trained.run.name!r} are in {url}; it took {minutes:.1f} min",
+        sep="\n",
+        markup=False,
     )
 
 

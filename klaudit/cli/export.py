@@ -11,6 +11,7 @@ from klaudit.cli.options import RunArgument, StoreOption, read_given_store
 from klaudit.cli.output import messages
 from klaudit.cli.progress import track_steps
 from klaudit.exchange.writers import WRITERS
+from klaudit.report.views import format_count
 from klaudit.workflows.exports import export_run, save_export
 
 
@@ -39,4 +40,4 @@ def write_export(
             export_run(opened, run, sys.stdout.buffer, format_name=name, on_progress=on_progress)
             return
         n_steps = save_export(opened, run, out, format_name=name, on_progress=on_progress)
-    messages.print(f"wrote {out} ({n_steps:,} steps, {out.stat().st_size / 1000:,.0f} kB)", markup=False)
+    messages.print(f"wrote {out} ({format_count(n_steps, 'step')}, {out.stat().st_size / 1000:,.0f} kB)", markup=False)

@@ -16,6 +16,7 @@ from klaudit.exchange.own_keys import read_metric_map
 from klaudit.exchange.reader import ReadOptions
 from klaudit.records import PRIMARY, KLSeries
 from klaudit.records.series import Aggregation, Direction, Estimator, Kind, Unit
+from klaudit.report.views import format_count
 from klaudit.workflows.imports import RunImport, check_file, import_file
 
 VOCABULARIES = {"kind": Kind, "estimator": Estimator, "unit": Unit, "aggregation": Aggregation, "direction": Direction}
@@ -110,18 +111,22 @@ def print_import(one: RunImport, *, option: str) -> None:
     loaded, run = one.loaded, one.loaded.run
     if not loaded.is_new:
         console.print(
-            f"run {run.name!r} (id {run.id}) holds this already: {loaded.n_steps:,} steps; nothing was changed",
+            f"run {run.name!r} (id {run.id}) holds this already: {format_count(loaded.n_steps, 'step')}; nothing was changed",
             markup=False,
             soft_wrap=True,
         )
         return
-    console.print(f"run {run.name!r} (id {run.id}): {loaded.n_steps:,} steps of {one.format_name}", markup=False, soft_wrap=True)
+    console.print(
+        f"run {run.name!r} (id {run.id}): {format_count(loaded.n_steps, 'step')} of {one.format_name}", markup=False, soft_wrap=True
+    )
     for key, series in run.series.items():
         source = f"from {series.source_key!r}, " if series.source_key else ""
         console.print(f"{key:>12}  {source}taken for {series.label}", markup=False, soft_wrap=True)
     primary = run.series.get(PRIMARY)
     lines = [*one.notes]
-    if not loaded.n_kl_measured:
+    if not loaded.n_steps:
+        lines.insert(0, "the file has no steps")
+    elif not loaded.n_kl_measured and not run.series:
         lines.insert(0, "no step has a KL; name its column with --column kl=COLUMN")
     elif primary is not None and run.governing_key is None:
         lines.insert(
@@ -129,9 +134,8 @@ def print_import(one: RunImport, *, option: str) -> None:
         )
     for line in lines:
         console.print(f"{'note':>12}  {line}", markup=False, soft_wrap=True)
-    console.print(
-        f"{'findings':>12}  {loaded.n_findings}; see: klaudit audit {shlex.quote(run.name)}{option}", markup=False, soft_wrap=True
-    )
+    called = shlex.quote(run.name) if run.name.isprintable() else run.id
+    console.print(f"{'findings':>12}  {loaded.n_findings}; see: klaudit audit {called}{option}", markup=False, soft_wrap=True)
 
 
 def describe_import(one: RunImport) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from klaudit.cli.output import console, print_json, print_table
 from klaudit.cli.progress import track_verification
 from klaudit.records.ledger import LedgerBreak, LedgerEntry, LedgerHead
 from klaudit.records.moment import format_moment
+from klaudit.report.views import format_count
 from klaudit.workflows.ledger import Verification, read_anchor, verify_ledger
 
 app = typer.Typer(no_args_is_help=True, help="The hash chain over everything that was recorded.")
@@ -78,11 +79,11 @@ def verify(anchor: AnchorOption = None, store: StoreOption = None, as_json: Json
     """Hold the store to its ledger. Exits with 4 when it is not as the ledger says."""
     anchored = None if anchor is None else read_anchor(anchor)
     with read_given_store(store) as opened, track_verification() as show:
-        found = verify_ledger(opened, anchor=anchored, on_progress=show)
+        found = verify_ledger(opened, anchor=anchored.head if anchored else None, on_progress=show)
     if as_json:
         print_json({"ledger": describe_verification(found)})
     else:
-        print_verification(found)
+        print_verification(found, anchor_store=anchored.store if anchored else None)
     return 0 if found.is_intact else BROKEN
 
 
@@ -118,9 +119,11 @@ def summarize_entry(entry: LedgerEntry) -> str:
         case "series_declared":
             return ", ".join(body.get("series", {}))
         case "ledger_began":
-            return f"{len(body.get('runs', ()))} runs and {len(body.get('budgets', ()))} budgets were there before it"
+            return (
+                f"there before it: {format_count(len(body.get('runs', ())), 'run')}, {format_count(len(body.get('budgets', ())), 'budget')}"
+            )
         case "drift_measured":
-            return f"{len(body.get('measurements', ()))} measurements of {body.get('checkpoint')}"
+            return f"{format_count(len(body.get('measurements', ())), 'measurement')} of {body.get('checkpoint')}"
         case "budget_set":
             return f"{body.get('limit')} {body.get('unit')}, {body.get('scope')}, {body.get('action')}; budget {body.get('budget')}"
     return ", ".join(f"{name} {value}" for name, value in body.items() if isinstance(value, str | int | float))
@@ -148,22 +151,28 @@ def describe_break(one: LedgerBreak) -> dict[str, Any]:
     return {"seq": one.seq, "run_id": one.run_id, "what": one.what, "expected": one.expected, "came": one.came}
 
 
-def print_verification(found: Verification) -> None:
-    """A verification for people."""
+def print_verification(found: Verification, *, anchor_store: str | None) -> None:
+    """A verification for people; `anchor_store` is what the anchor says that it is of."""
+    origin = "" if anchor_store is None else f" of {anchor_store}"
     lines = {
         "entries": f"{found.n_entries}, the last with hash {found.head.hash}",
-        "steps": f"{found.n_steps} recomputed, in {found.n_batches} batches",
-        "anchor": "none given" if found.anchor is None else f"entry {found.anchor.seq}",
+        "steps": f"{found.n_steps} recomputed, in {found.n_batches} {'batch' if found.n_batches == 1 else 'batches'}",
+        "anchor": "none given" if found.anchor is None else f"entry {found.anchor.seq}{origin}",
     }
     if found.n_older_steps:
-        lines["older"] = f"{found.n_older_steps} steps of {found.n_older_runs} runs are older than the ledger; nothing can be said of them"
+        lines["older"] = (
+            f"{format_count(found.n_older_steps, 'step')} of {format_count(found.n_older_runs, 'run')} from before the ledger; "
+            "nothing can be said of them"
+        )
     if found.n_deleted_runs:
-        lines["deleted"] = f"{found.n_deleted_runs} runs, with an entry each; their steps cannot be recomputed"
+        lines["deleted"] = f"{format_count(found.n_deleted_runs, 'run')}, with an entry each; deleted steps cannot be recomputed"
     for name, value in lines.items():
         console.print(f"{name:>9}  {value}", markup=False, soft_wrap=True)
     for one in found.breaks[:MOST_LINES]:
-        console.print(f"  [bold red]broken[/bold red]  run {one.run_id or '-'}:", end=" ", soft_wrap=True)
-        console.print(f"{one.what}\n          expected {one.expected}\n          came     {one.came}", markup=False, soft_wrap=True)
+        console.print("  broken", style="bold red", end="  ")
+        console.print(f"run {one.run_id or '-'}:", end=" ", markup=False, soft_wrap=True)
+        lines = (one.what, f"          expected {one.expected}", f"          came     {one.came}")
+        console.print(*lines, sep="\n", markup=False, soft_wrap=True)
     if found.n_breaks > MOST_LINES:
         console.print(f"  and {found.n_breaks - MOST_LINES} more; --json has the first {len(found.breaks)}", markup=False)
     if not found.is_intact:

@@ -72,7 +72,8 @@ def run(arguments: Sequence[str]) -> int:
     except TyperException as error:
         # A group without a command has printed its help and has nothing to add.
         if text := error.format_message():
-            messages.print(f"klaudit: {text.rstrip('.')}. See: klaudit --help", markup=False, soft_wrap=True)
+            said = text.replace(": Value error, ", ": ").rstrip(".")
+            messages.print(*f"klaudit: {said}. See: klaudit --help".splitlines(), sep="\n", markup=False, soft_wrap=True)
         return 2
     except Abort:
         messages.print("klaudit: nothing was done", markup=False)

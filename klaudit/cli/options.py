@@ -1,12 +1,12 @@
 """Options that many commands share."""
 
 import importlib.util
-import sys
 from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
+from klaudit.cli.output import messages
 from klaudit.config import read_settings
 from klaudit.errors import MissingExtra
 from klaudit.store import Store, open_store
@@ -64,7 +64,7 @@ def read_given_store(option: str | None) -> Store:
 def tell(lines: Iterable[str]) -> None:
     """Messages on standard error, where they are in nobody's way."""
     for line in lines:
-        print(line, file=sys.stderr)  # noqa: T201
+        messages.print(line, markup=False, soft_wrap=True)
 
 
 def require_installed(*modules: str, what: str, extra: str) -> None:

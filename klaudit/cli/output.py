@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +16,29 @@ from klaudit.records.non_finite import encode_json
 PIPED_WIDTH = 200
 """Columns where no terminal says how many there are: lines are for grep, not for the eye."""
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-messages = Console(stderr=True, highlight=False)
+BIDI_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+"""Bidirectional classes of characters that turn around what follows."""
+
+
+def escape_controls(text: str) -> str:
+    """The text with what a terminal would obey instead of show, line ends too, written as `\\x1b`: names come from imported files."""
+    return "".join(one.encode("unicode_escape").decode() if _is_control(one) else one for one in text)
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or unicodedata.bidirectional(character) in BIDI_CONTROLS
+
+
+class Printer(Console):
+    """A console whose texts cannot command the terminal. Several lines are several texts, with `sep` a line feed."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print like rich does, control characters escaped."""
+        super().print(*(escape_controls(one) if isinstance(one, str) else one for one in objects), **options)
+
+
+console = Printer(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+messages = Printer(stderr=True, highlight=False)
 
 SEVERITY_STYLES = {Severity.INFO: "cyan", Severity.WARNING: "yellow", Severity.CRITICAL: "bold red"}
 SCHEMA_VERSION = 1
@@ -40,5 +62,5 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty:
             column.removesuffix(">"), justify="right" if column.endswith(">") else "left", overflow="fold", no_wrap=column == columns[0]
         )
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(escape_controls(cell)) for cell in row))
     console.print(table)

@@ -34,7 +34,7 @@ def show_rule(code: Annotated[str, typer.Argument(metavar="CODE", help="Such as 
         return
     console.print(f"{rule.code} {rule.name}, version {rule.version}: {rule.summary}", markup=False)
     for title, text in rule.sections.items():
-        console.print(f"\n{title}\n{text}", markup=False)
+        console.print("", title, *text.splitlines(), sep="\n", markup=False)
         if title == PARAMETERS:
             print_table(("parameter", "default>", "meaning"), [(one.name, str(one.default), one.text) for one in rule.parameters], empty="")
 

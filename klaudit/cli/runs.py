@@ -8,6 +8,8 @@ from klaudit.audit.audit import describe_series
 from klaudit.cli.options import ByOption, JsonOption, RunArgument, StoreOption, open_given_store, read_given_store
 from klaudit.cli.output import console, messages, print_json, print_table
 from klaudit.records import UNIT_LABELS, KLReading, RunSummary
+from klaudit.report.views import format_count
+from klaudit.workflows.pages import Pages
 
 app = typer.Typer(no_args_is_help=True, help="List, show and delete runs.")
 
@@ -16,13 +18,14 @@ app = typer.Typer(no_args_is_help=True, help="List, show and delete runs.")
 def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """All runs, the newest first."""
     with read_given_store(store) as opened:
-        summaries = opened.runs.list()
+        summaries, pages = opened.runs.list(), Pages(opened)
+        silences = {one.run.id: pages.find_silence(one) for one in summaries}
     if as_json:
-        print_json({"runs": [describe_summary(one) for one in summaries]})
+        print_json({"runs": [describe_summary(one, silence=silences[one.run.id]) for one in summaries]})
         return
     print_table(
         ("run", "id", "status", "steps>", "last KL>", "beta>", "score>", "findings"),
-        [_to_row(one) for one in summaries],
+        [_to_row(one, silence=silences[one.run.id]) for one in summaries],
         empty="no runs yet: klaudit demo, or klaudit demo --replay for recorded ones",
     )
 
@@ -32,13 +35,21 @@ def show_run(run: RunArgument, store: StoreOption = None, as_json: JsonOption = 
     """One run: what it is, what its KLs are, where it stands."""
     with read_given_store(store) as opened:
         found = opened.runs.get(run)
-        summary = next(one for one in opened.runs.list() if one.run.id == found.id)
+        summary = opened.runs.summarize(found.id)
+        silence = Pages(opened).find_silence(summary)
         segments = opened.runs.segments(found.id)
     if as_json:
         series = {key: describe_series(one) for key, one in found.series.items()}
-        print_json({"run": {**describe_summary(summary), "segments": len(segments), "series": series, "config": dict(found.config)}})
+        described = describe_summary(summary, silence=silence)
+        print_json({"run": {**described, "segments": len(segments), "series": series, "config": dict(found.config)}})
         return
-    described = describe_summary(summary) | {"last_kl": format_kl(summary.last_kl), "findings": format_findings(summary)}
+    described = describe_summary(summary, silence=silence) | {
+        "status": format_status(summary, silence=silence),
+        "last_kl": format_kl(summary.last_kl),
+        "findings": format_findings(summary),
+    }
+    # The status says it already.
+    del described["is_live"]
     for name, value in described.items():
         if value is not None:
             console.print(f"{name:>16}  {value}", markup=False, soft_wrap=True)
@@ -58,19 +69,22 @@ def delete_run(
         found = opened.runs.get(run)
         if not yes:
             typer.confirm(
-                f"Delete run {found.name!r} and its {opened.steps.count(found.id)} steps? This cannot be undone", abort=True, err=True
+                f"Delete run {found.name!r} and its {format_count(opened.steps.count(found.id), 'step')}? This cannot be undone",
+                abort=True,
+                err=True,
             )
         opened.runs.delete(found.id)
     messages.print(f"deleted run {found.name!r}", markup=False)
 
 
-def describe_summary(summary: RunSummary) -> dict[str, Any]:
-    """A line of the list as JSON."""
+def describe_summary(summary: RunSummary, *, silence: str | None) -> dict[str, Any]:
+    """A line of the list as JSON; `silence` where a running run shows no sign of life."""
     run = summary.run
     return {
         "id": run.id,
         "name": run.name,
         "status": run.status,
+        "is_live": silence is None if run.status == "running" else None,
         "algorithm": run.algorithm,
         "framework": run.framework,
         "policy": run.policy,
@@ -105,19 +119,24 @@ def describe_reading(reading: KLReading | None) -> dict[str, Any] | None:
     }
 
 
-def _to_row(summary: RunSummary) -> tuple[str, ...]:
+def _to_row(summary: RunSummary, *, silence: str | None) -> tuple[str, ...]:
     run = summary.run
-    steps = f"{summary.n_steps}/{run.planned_steps}" if run.planned_steps else str(summary.n_steps)
+    steps = f"{summary.last_step or 0}/{run.planned_steps}" if run.planned_steps else str(summary.n_steps)
     return (
         run.name,
         run.id,
-        run.status,
+        format_status(summary, silence=silence),
         steps,
         format_kl(summary.last_kl),
         _format(summary.last_beta),
         _format(summary.last_score),
         format_findings(summary),
     )
+
+
+def format_status(summary: RunSummary, *, silence: str | None) -> str:
+    """The status for people, with the silence of a run that says that it is running."""
+    return summary.run.status if silence is None else f"{summary.run.status} ({silence})"
 
 
 def format_findings(summary: RunSummary) -> str:

@@ -8,6 +8,21 @@ from klaudit.errors import InvalidRecord
 from klaudit.records.run import require_aware
 from klaudit.records.series import PRIMARY, KLReading
 
+LARGEST_STEP = 2**63 - 1
+"""What every database holds as an integer."""
+
+
+def require_step(step: object) -> None:
+    """Refuse what is no trainer's global step.
+
+    Raises:
+        InvalidRecord: anything but a whole number from 0 to LARGEST_STEP, of Python's own type.
+    """
+    if type(step) is not int or not 0 <= step <= LARGEST_STEP:
+        raise InvalidRecord(
+            f"expected step to be a whole number from 0 to 2^63 - 1; got {step!r} of type {type(step).__name__}, which is not recorded"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
@@ -33,8 +48,9 @@ class StepRecord:
     """Everything else; names with a meaning stand in DESIGN 6.3."""
 
     def __post_init__(self) -> None:
-        if self.step < 0 or self.segment < 0:
-            raise InvalidRecord(f"StepRecord.step and .segment must be 0 or more; got step={self.step!r}, segment={self.segment!r}")
+        require_step(self.step)
+        if self.segment < 0:
+            raise InvalidRecord(f"StepRecord.segment must be 0 or more; got {self.segment!r}")
         if PRIMARY in self.readings:
             raise InvalidRecord(f"StepRecord.readings must not hold {PRIMARY!r}: that is the field `kl`")
         require_aware("StepRecord", "logged_at", self.logged_at)

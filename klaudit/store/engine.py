@@ -72,7 +72,7 @@ def parse_url(url: str) -> URL:
     expected = "expected the URL of a store, such as sqlite:///klaudit.db or postgresql://user@host/klaudit"
     try:
         parsed = make_url(url)
-    except ArgumentError as exc:
+    except (ArgumentError, ValueError) as exc:
         came = "something else" if "@" in url else repr(url)
         raise InvalidConfig(f"{expected}; got {came}") from exc
     if parsed.drivername not in DRIVERS:

@@ -141,6 +141,16 @@ def open_store(
     return store
 
 
+def require_usable(url: str) -> None:
+    """Refuse a URL that no store can have; nothing is opened.
+
+    Raises:
+        InvalidConfig: not a database URL, or one of a database that klaudit does not know.
+        MissingExtra: its driver is not installed.
+    """
+    Database(url, "read").close()
+
+
 def upgrade_store(url: str) -> tuple[str | None, str]:
     """Bring the store at `url` to this klaudit's schema, making it where there is none.
 

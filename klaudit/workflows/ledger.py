@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from klaudit.errors import InvalidConfig, InvalidRecord
 from klaudit.ledger import GENESIS, Chain, Expectation, merkle_root
@@ -51,7 +52,16 @@ class Verification:
         return self.n_breaks == 0
 
 
-def read_anchor(path: Path) -> LedgerHead:
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A head that was kept outside the store."""
+
+    head: LedgerHead
+    store: str | None
+    """Of which store, as it was called then."""
+
+
+def read_anchor(path: Path) -> Anchor:
     """A head that `klaudit ledger head --json` printed earlier.
 
     Raises:
@@ -59,20 +69,30 @@ def read_anchor(path: Path) -> LedgerHead:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        head = content["head"]
-        seq, digest = head["seq"], head["hash"]
+        head = _take(content, "head")
+        seq, digest = _take(head, "seq"), _take(head, "hash")
         if isinstance(seq, bool) or not isinstance(seq, int) or not isinstance(digest, str):
             raise InvalidRecord(f"seq is {seq!r}, hash is {digest!r}")
         require_digest("head", digest)
         if (seq == 0) != (digest == GENESIS):
             raise InvalidRecord(f"no entry number {seq} can have the hash {digest}")
-        return LedgerHead(seq, digest)
+        store = content.get("store")
+        return Anchor(LedgerHead(seq, digest), store if isinstance(store, str) else None)
     except OSError as error:
         raise InvalidConfig(f"expected an anchor at {path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        why = str(error) if isinstance(error, InvalidRecord) else "it is no JSON"
         raise InvalidConfig(
-            f"{path}: expected what `klaudit ledger head --json` printed, with the head's seq and hash; got something else: {error}"
+            f"{path}: expected what `klaudit ledger head --json` printed, with the head's seq and hash; got something else: {why}"
         ) from error
+
+
+def _take(content: object, field: str) -> Any:
+    if not isinstance(content, dict):
+        raise InvalidRecord(f"expected a JSON object where {field!r} is")
+    if field not in content:
+        raise InvalidRecord(f"no field {field!r}")
+    return content[field]
 
 
 def verify_ledger(store: Store, *, anchor: LedgerHead | None = None, on_progress: Progress | None = None) -> Verification:
@@ -149,9 +169,19 @@ class _Verifier:
         seq = self._anchor.seq
         expected = f"entry {seq} with hash {self._anchor.hash}"
         if anchored is None:
-            yield LedgerBreak(f"the ledger was cut off: it ends before the anchored entry {seq}", expected, f"last entry {last_seq}", seq)
+            yield LedgerBreak(
+                f"the ledger was cut off, or the anchor is of another store: it ends before the anchored entry {seq}",
+                expected,
+                f"last entry {last_seq}",
+                seq,
+            )
         else:
-            yield LedgerBreak(f"the ledger was made anew: entry {seq} is not the anchored one", expected, f"hash {anchored}", seq)
+            yield LedgerBreak(
+                f"the ledger was made anew, or the anchor is of another store: entry {seq} is not the anchored one",
+                expected,
+                f"hash {anchored}",
+                seq,
+            )
 
     def _check_batch(self, entry: LedgerEntry) -> Iterator[LedgerBreak]:
         """Recompute a batch from the steps of the store; of a run that is gone there are none, and whether it may be is said once for the run."""

@@ -71,7 +71,7 @@ class Pages:
     def show_runs(self) -> RunsView:
         """The list of runs."""
         summaries = self._store.runs.list()
-        silences = {one.run.id: self._find_silence(one) for one in summaries if one.run.status == "running"}
+        silences = {one.run.id: self.find_silence(one) for one in summaries if one.run.status == "running"}
         return view_runs(summaries, budgets=self._store.budgets.list(), silences=silences)
 
     def list_waiting(self) -> tuple[WaitingSteps, ...]:
@@ -101,7 +101,7 @@ class Pages:
             RunNotFound: no run has that id.
         """
         summary = self._store.runs.summarize(run_id)
-        return RunState(summary.run.id, summary.run.status, summary.n_steps, summary.last_logged_at, self._find_silence(summary))
+        return RunState(summary.run.id, summary.run.status, summary.n_steps, summary.last_logged_at, self.find_silence(summary))
 
     def read_ledger(self, run_id: str, *, after: RunLedger) -> RunLedger:
         """What the ledger holds of a run; nothing of it is checked.
@@ -179,7 +179,8 @@ class Pages:
             n_broken_read=len(read),
         )
 
-    def _find_silence(self, summary: RunSummary) -> str | None:
+    def find_silence(self, summary: RunSummary) -> str | None:
+        """`no sign of life since 14:03 UTC` for a run that says that it is running and that nobody writes; None for every other."""
         if summary.run.status != "running":
             return None
         segments, now = self._store.runs.segments(summary.run.id), datetime.now(UTC)

@@ -36,6 +36,7 @@ from klaudit.errors import (
 )
 from klaudit.records import PRIMARY, Finding, KLBudget, KLSeries, LoggedStep, Run, StepRecord, TextSample
 from klaudit.records.session import InUse, Resume, Session
+from klaudit.records.step import require_step
 from klaudit.store import Store, open_store
 from klaudit.store.engine import anchor_url, show_url
 from klaudit.store.journal import (
@@ -304,6 +305,7 @@ class RunRecorder:
         Raises:
             InvalidRecord: as `log`; what is no number is found later where nothing is journaled, and is counted then.
         """
+        require_step(step)
         self._require_next(step)
         entry = encode_numbers(step, kl=kl, n_sequences=self.run.batch_size, beta=beta, score=score, metrics=metrics)
         with self._lock:

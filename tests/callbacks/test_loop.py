@@ -2,7 +2,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import klaudit
 from klaudit.errors import InvalidBudget, InvalidConfig, NotAStore
@@ -159,3 +161,37 @@ def test_a_run_that_cannot_be_recorded_is_refused_at_the_start(tmp_path: Path) -
     with pytest.raises(InvalidConfig):
         klaudit.start_run("my-loop", webhook="nowhere", store=f"sqlite:///{tmp_path / 'new.db'}")
     assert not (tmp_path / "new.db").exists()
+
+
+@pytest.mark.parametrize("step", ["a", 1.5, 2.0, float("nan"), True, None, 2**70, -1])
+def test_a_step_that_is_no_whole_number_is_refused_by_name_and_harms_nothing(
+    store_url: str, store: Store, capsys: pytest.CaptureFixture[str], step: Any
+) -> None:
+    with klaudit.start_run("my-loop", kl=K1, store=store_url) as run:
+        run.log(step=step, kl=0.1)
+        run.log(step=3, kl=0.3)
+        assert (run.failures, run.lost) == (1, 0)
+    assert [one.step for one in store.steps.list(run.record.id)] == [3]
+    assert "expected step to be a whole number from 0 to 2^63 - 1; got" in capsys.readouterr().err
+
+
+def test_whole_numbers_of_another_library_are_steps(store_url: str, store: Store) -> None:
+    with klaudit.start_run("my-loop", kl=K1, store=store_url) as run:
+        run.log(step=np.int64(1), kl=0.1)
+        run.log(step=torch.tensor(2), kl=np.float32(0.5), metrics={"entropy": np.float64(2.0)})
+    assert [(one.step, one.kl.value) for one in store.steps.list(run.record.id)] == [(1, 0.1), (2, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"a": "b"}, "metrics['a']: expected a number; got 'b'"),
+        ([1], "expected a mapping of names"),
+        ({1: 2.0}, "names that are texts; got 1"),
+    ],
+)
+def test_metrics_that_are_none_are_refused_by_name(store_url: str, capsys: pytest.CaptureFixture[str], metrics: Any, message: str) -> None:
+    with klaudit.start_run("my-loop", kl=K1, store=store_url) as run:
+        run.log(step=1, kl=0.1, metrics=metrics)
+        assert (run.failures, run.lost) == (1, 0)
+    assert message in capsys.readouterr().err

@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from klaudit.callbacks.recording import Guarded, never_raise, plan_recording
-from klaudit.errors import KLBudgetExceeded
+from klaudit.errors import InvalidConfig, KLBudgetExceeded
 from klaudit.records import KLBudget
 
 
@@ -47,3 +47,9 @@ def test_one_budget_several_or_none() -> None:
     one = KLBudget(1.0, "nats_per_token")
     for budget, planned in ((None, ()), (one, (one,)), ([one, one], (one, one))):
         assert plan_recording(store=None, budget=budget, policy=None, webhook=None).budgets == planned
+
+
+@pytest.mark.parametrize("store", ["nonsense", "mysql://host/x", "postgresql://host:notaport/x"])
+def test_a_store_that_cannot_be_is_refused_before_training(store: str) -> None:
+    with pytest.raises(InvalidConfig):
+        plan_recording(store=store, budget=None, policy=None, webhook=None)

@@ -51,3 +51,14 @@ def test_a_step_that_is_logged_twice_is_refused_and_keeps_its_first_numbers() ->
     with pytest.raises(InvalidRecord, match="one log of step 7; got a second one of loss: the first is on record"):
         logs.take(7, {"loss": 2.0, "grad_norm": 1.0})
     assert logs.take(8, {"loss": 3.0}) == {"grad_norm": 1.0, "loss": 3.0}
+
+
+def test_the_summary_brings_the_steps_behind_the_last_full_window() -> None:
+    summary = {"train_runtime": 9.0, "train_loss": 0.1, "train_steps_per_second": 1.0, "total_flos": 0.0, "epoch": 1.0}
+    logs = StepLogs()
+    assert logs.take(10, {"kl": 0.1}) == {"kl": 0.1}
+    assert logs.take(12, {**summary, "kl": 0.2}) == {"kl": 0.2, "epoch": 1.0}
+    assert StepLogs().take(12, summary) is None
+    every_step = StepLogs()
+    assert every_step.take(12, {"kl": 0.1}) is not None
+    assert every_step.take(12, {**summary, "kl": 0.2}) is None

@@ -102,7 +102,7 @@ def test_a_newer_database_is_not_current(klaudit: Command, store_file: Path) -> 
     assert (outcome.json["store"]["revision"], outcome.json["store"]["is_current"]) == ("9999", False)
 
 
-@pytest.mark.parametrize("url", ["klaudit.db", "oracle://host/db", "sqlite:///"])
+@pytest.mark.parametrize("url", ["klaudit.db", "oracle://host/db", "sqlite:///", "postgresql://host:notaport/x", "postgresql://[::1/x"])
 def test_a_store_that_is_no_store_is_refused(klaudit: Command, url: str) -> None:
     outcome = klaudit("runs", "list", "--store", url)
     assert outcome.code in (2, 3)
@@ -116,6 +116,8 @@ USAGE = {
     ("audit", "loud", "--fail-on", "never"): "'never' is not one of 'info', 'warning', 'critical'",
     ("report", "loud", "--format", "docx"): "'docx' is not one of 'html', 'json', 'md'",
     ("runs", "list", "--colour"): "No such option",
+    ("dashboard", "--port", "99999999"): "65535",
+    ("export", "loud", "--format", "xml"): "Invalid value for '--format': 'xml' is not one of",
     ("demo", "--steps", "0"): "greater than or equal to 1. See: klaudit --help",
     ("rules", "show", "KLA999"): "no rule 'KLA999'; known: KLA101 budget_exceeded",
     ("budget", "set", "--limit", "1", "--unit", "nats_per_token"): "either --run RUN or --match PATTERN; got neither",

@@ -71,6 +71,34 @@ def test_the_table_of_runs_has_unit_and_estimator(klaudit: Command, store_file: 
     assert "0.12 ± 0.1 nats/sequence (full)" in quiet
 
 
+def start_silently(store_url: str, name: str, *, minutes: int) -> None:
+    """A run that says that it is running, was begun so long ago, and that nobody writes; at step 10 of 12."""
+    began = datetime.now(UTC) - timedelta(minutes=minutes)
+    with open_store(store_url, actor=None) as store:
+        run = store.runs.start(Run(id="", name=name, started_at=began, planned_steps=12, series={"kl": FULL}))
+        store.steps.add(run.id, [replace(make_step(10, 0.1), logged_at=began)])
+
+
+def test_a_running_run_that_nobody_writes_is_said_to_be_silent(klaudit: Command, store_file: Path, store_url: str) -> None:
+    start_silently(store_url, "killed", minutes=90)
+    live = {run["name"]: run["is_live"] for run in klaudit("runs", "list", "--json").json["runs"]}
+    assert live == {"killed": False, "quiet": None, "loud": None}
+    (line,) = [line for line in klaudit("runs", "list").out.splitlines() if line.startswith("killed")]
+    assert "running (no sign of life since" in line
+    assert "10/12" in line
+    assert "running (no sign of life since" in klaudit("runs", "show", "killed").out
+
+
+def test_a_name_cannot_command_the_terminal(klaudit: Command, store_file: Path, store_url: str) -> None:
+    name = "calm\x1b[2J\nrun\u202e\u2028 [bold]x"
+    start_silently(store_url, name, minutes=1)
+    (run,) = [run for run in klaudit("runs", "list", "--json").json["runs"] if run["name"] == name]
+    for command in (("runs", "list"), ("runs", "show", run["id"]), ("audit", run["id"]), ("ledger", "list"), ("ledger", "head")):
+        shown = klaudit(*command).out
+        assert r"calm\x1b[2J\nrun\u202e\u2028 [bold]x" in shown, command
+        assert not {"\x1b", "\u202e", "\u2028"} & set(shown)
+
+
 def test_an_empty_store_says_how_to_fill_it(klaudit: Command) -> None:
     klaudit("db", "upgrade")
     assert klaudit("runs", "list").out == "no runs yet: klaudit demo, or klaudit demo --replay for recorded ones\n"

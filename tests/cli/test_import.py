@@ -35,6 +35,15 @@ def test_a_kl_that_nobody_declared_is_said_to_be_that(klaudit: Command) -> None:
     assert "no step has a KL; name its column with --column kl=COLUMN" in klaudit("import", "no_kl.csv").out
 
 
+def test_a_name_that_no_terminal_shows_is_replaced_by_the_id(klaudit: Command) -> None:
+    Path("one.csv").write_text("step,kl_div\n1,0.5\n")
+    outcome = klaudit("import", "one.csv", "--name", "calm\x1b[2J")
+    run = klaudit("runs", "list", "--json").json["runs"][0]
+    assert f"see: klaudit audit {run['id']}" in outcome.out
+    assert ": 1 step of csv" in outcome.out
+    assert "\x1b" not in outcome.out
+
+
 def test_importing_again_says_which_run_it_is(klaudit: Command) -> None:
     Path("grpo.csv").write_text(CSV)
     first = klaudit("import", "grpo.csv", "--json").json["runs"][0]

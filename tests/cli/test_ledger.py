@@ -91,6 +91,25 @@ def test_a_file_that_is_no_anchor_is_a_usage_error(klaudit: Command, tmp_path: P
     assert f"{path}: expected what `klaudit ledger head --json` printed" in outcome.line
 
 
+@pytest.mark.parametrize(
+    ("what", "said"), [("another JSON", "expected a JSON object"), ("no head", "no field 'head'"), ("no hash", "no field 'hash'")]
+)
+def test_a_bad_anchor_is_told_what_it_lacks(klaudit: Command, tmp_path: Path, what: str, said: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(str(BAD_ANCHORS[what]))
+    assert said in klaudit("ledger", "verify", "--anchor", path).line
+
+
+def test_an_anchor_of_another_store_may_be_that(klaudit: Command, store_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    head = {"seq": 1, "hash": "sha256:" + "a" * 64}
+    path.write_text(json.dumps({"store": "sqlite:///other.db", "head": head}))
+    verified = klaudit("ledger", "verify", "--anchor", path)
+    assert verified.code == 4
+    assert "or the anchor is of another store" in verified.out
+    assert "entry 1 of sqlite:///other.db" in verified.out
+
+
 def test_an_anchor_that_is_not_there_is_a_usage_error(klaudit: Command, tmp_path: Path) -> None:
     outcome = klaudit("ledger", "verify", "--anchor", tmp_path / "none.json")
     assert (outcome.code, "expected an anchor at" in outcome.line) == (2, True)
@@ -139,7 +158,7 @@ def test_entries_of_a_deleted_run_stay(klaudit: Command, monkeypatch: pytest.Mon
     assert (entries[-1]["kind"], entries[-1]["actor"]["name"], entries[-1]["body"]["n_steps"]) == ("run_deleted", "Ada", 3)
     verified = klaudit("ledger", "verify")
     assert verified.code == 0
-    assert "1 runs, with an entry each" in verified.out
+    assert "1 run, with an entry each" in verified.out
 
 
 def test_who_sets_and_removes_a_budget_is_named(klaudit: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -300,6 +300,16 @@ def test_the_reference_of_an_adapter_that_was_there_before_is_what_training_bega
     assert [one.kl.value for one in steps] == read_history(trainer, "kl")
 
 
+def test_steps_behind_the_last_full_window_are_recorded_from_the_closing_line(
+    model: Path, tmp_path: Path, store_url: str, store: Store
+) -> None:
+    trainer = make_grpo(model, tmp_path / "out", logging_steps=2)
+    run, steps = record(trainer, store, store_url)
+    assert [one.step for one in steps] == [2, 3]
+    assert steps[-1].kl.value == trainer.state.log_history[-1]["kl"]
+    assert run.series["kl"].aggregation == "window_mean"
+
+
 # --- accumulation, checkpoints, the brake
 
 
