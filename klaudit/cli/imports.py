@@ -126,7 +126,7 @@ def print_import(one: RunImport, *, option: str) -> None:
     lines = [*one.notes]
     if not loaded.n_steps:
         lines.insert(0, "the file has no steps")
-    elif not loaded.n_kl_measured and not run.series:
+    elif not loaded.n_kl_measured and run.series.keys() <= {PRIMARY}:
         lines.insert(0, "no step has a KL; name its column with --column kl=COLUMN")
     elif primary is not None and run.governing_key is None:
         lines.insert(

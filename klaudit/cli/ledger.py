@@ -171,8 +171,8 @@ def print_verification(found: Verification, *, anchor_store: str | None) -> None
     for one in found.breaks[:MOST_LINES]:
         console.print("  broken", style="bold red", end="  ")
         console.print(f"run {one.run_id or '-'}:", end=" ", markup=False, soft_wrap=True)
-        lines = (one.what, f"          expected {one.expected}", f"          came     {one.came}")
-        console.print(*lines, sep="\n", markup=False, soft_wrap=True)
+        said = (one.what, f"          expected {one.expected}", f"          came     {one.came}")
+        console.print(*said, sep="\n", markup=False, soft_wrap=True)
     if found.n_breaks > MOST_LINES:
         console.print(f"  and {found.n_breaks - MOST_LINES} more; --json has the first {len(found.breaks)}", markup=False)
     if not found.is_intact:

@@ -9,6 +9,7 @@ import typer
 from klaudit.cli.output import messages
 from klaudit.config import read_settings
 from klaudit.errors import MissingExtra
+from klaudit.report.views import format_count
 from klaudit.store import Store, open_store
 from klaudit.workflows.replays import keep_replayed_findings
 
@@ -38,7 +39,7 @@ def open_given_store(option: str | None, *, create: bool = False, by: str | None
         StoreError: it cannot be used.
     """
     store = open_store(find_store_url(option), create=create, journals=read_settings().journals, actor=by or read_settings().actor)
-    tell(f"{one.n_steps} steps of run {one.run.name!r} waited in a journal, and are in the store now" for one in store.replayed)
+    tell(f"{format_count(one.n_steps, 'step')} of run {one.run.name!r} came from a journal into the store" for one in store.replayed)
     tell(store.warnings)
     keep_replayed_findings(store)
     return store
@@ -57,7 +58,7 @@ def read_given_store(option: str | None) -> Store:
             if one.is_live
             else "the next command that writes to the store, such as klaudit audit, carries them over"
         )
-        tell([f"{one.n_steps} steps of run {one.run_name!r} wait in its journal and are not shown; {who}"])
+        tell([f"{format_count(one.n_steps, 'step')} of run {one.run_name!r} in its journal, not shown yet; {who}"])
     return store
 
 

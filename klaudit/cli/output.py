@@ -21,7 +21,7 @@ BIDI_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 def escape_controls(text: str) -> str:
-    """The text with what a terminal would obey instead of show, line ends too, written as `\\x1b`: names come from imported files."""
+    """The text with what a terminal would obey instead of show, line ends too, as Python escapes it: names come from imported files."""
     return "".join(one.encode("unicode_escape").decode() if _is_control(one) else one for one in text)
 
 

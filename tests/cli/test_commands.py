@@ -2,6 +2,8 @@ import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import pytest
 
 from klaudit.audit import list_rules
 from klaudit.exchange.recorded_run import write_recorded_run
+from klaudit.records import Run, Segment
 from klaudit.store import open_store
 from tests.cli.conftest import Command
 from tests.cli.outcome import look_at
 from tests.exchange.test_recorded_run import make_recorded_run
+from tests.workflows.recordings import FULL, make_step
 
 READING = {
     ("runs", "list"): {"runs"},
@@ -74,9 +78,11 @@ def test_the_table_of_runs_has_unit_and_estimator(klaudit: Command, store_file: 
 def start_silently(store_url: str, name: str, *, minutes: int) -> None:
     """A run that says that it is running, was begun so long ago, and that nobody writes; at step 10 of 12."""
     began = datetime.now(UTC) - timedelta(minutes=minutes)
-    with open_store(store_url, actor=None) as store:
-        run = store.runs.start(Run(id="", name=name, started_at=began, planned_steps=12, series={"kl": FULL}))
-        store.steps.add(run.id, [replace(make_step(10, 0.1), logged_at=began)])
+    with open_store(store_url) as store:
+        run = Run(id=f"silent-{minutes}", name=name, started_at=began, planned_steps=12, series={"kl": FULL})
+        store.runs.add(run)
+        store.runs.add_segment(Segment(run.id, 0, began))
+        store.steps.add(run.id, replace(make_step(10, 0.1), logged_at=began))
 
 
 def test_a_running_run_that_nobody_writes_is_said_to_be_silent(klaudit: Command, store_file: Path, store_url: str) -> None:
