@@ -177,8 +177,8 @@ def test_a_step_that_is_no_whole_number_is_refused_by_name_and_harms_nothing(
 
 def test_whole_numbers_of_another_library_are_steps(store_url: str, store: Store) -> None:
     with klaudit.start_run("my-loop", kl=K1, store=store_url) as run:
-        run.log(step=np.int64(1), kl=0.1)
-        run.log(step=torch.tensor(2), kl=np.float32(0.5), metrics={"entropy": np.float64(2.0)})
+        run.log(step=np.int64(1), kl=0.1)  # type: ignore[arg-type]
+        run.log(step=torch.tensor(2), kl=np.float32(0.5), metrics={"entropy": np.float64(2.0)})  # type: ignore[arg-type]
     assert [(one.step, one.kl.value) for one in store.steps.list(run.record.id)] == [(1, 0.1), (2, 0.5)]
 
 
