@@ -1,7 +1,6 @@
 """Take the README's pictures: `python -m tests.browser.take_pictures --store URL --run NAME --out docs/pictures`."""
 
 import argparse
-import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,8 +17,8 @@ def take_pictures(store_url: str, *, run: str, out: Path, width: int = 1440, dar
     out.mkdir(parents=True, exist_ok=True)
     pages = {"runs": "/", "run": f"/run?run={quote(run)}", "drift": f"/drift?run={quote(run)}"}
     with (
-        tempfile.TemporaryDirectory() as directory,
-        serve_dashboard(store_url, directory=Path(directory)) as address,
+        # A relative URL, which is what a picture should show, is one from here.
+        serve_dashboard(store_url, directory=Path.cwd()) as address,
         sync_playwright() as play,
     ):
         browser = launch_chromium(play)
