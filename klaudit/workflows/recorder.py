@@ -191,11 +191,6 @@ class RunRecorder:
         """Where steps wait for the store; None: in memory alone."""
         return None if self._journal is None else self._journal.directory
 
-    @property
-    def earlier(self) -> Begun | None:
-        """What the session writes and goes on from; None while the store was not reached."""
-        return self._begun
-
     def begin(self) -> None:
         """Reach the store and begin the run there, or its next segment.
 
