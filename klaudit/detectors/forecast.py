@@ -1,0 +1,325 @@
+"""What the next value of a KL series should be, and how far off that usually is: a small bank of forecasters of which the best one speaks."""
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+Noise = Literal["sampling", "proportional"]
+"""How the noise grows with the KL: sampling: with its square root (k1: Var = 2 KL / B); proportional: with the KL itself (k3, full)."""
+Scale = Literal["linear", "log"]
+
+GAINS = (0.06, 0.2, 0.55)
+"""Of the level: for noise around a slow curve, for something between, and for a level that wanders, whose best forecast is its last value."""
+SLOPE_GAIN = 0.05
+"""Of the slope, as a share of the level's; larger ones take a change of slope in before it can be told."""
+DAMPING = 0.97
+"""What is left of the slope a step later; growth that is carried on for ever overshoots as the KL saturates."""
+CLIP = 2.5
+"""An innovation counts up to so many standard deviations: an outlier moves neither level nor scale far."""
+CLIPPED_VARIANCE = 1.1
+"""What clipping at 2.5 takes from the variance of Student-t noise with 5 to 10 degrees of freedom, given back."""
+WINDOW = 50
+"""Innovations whose mean square is the scale."""
+LATELY = 15
+"""The last innovations among them."""
+CALMER = 2.0
+"""Where the mean square of the last ones, times this, is below that of the window, it is the scale: growth out of zero is forgotten."""
+LIKELIHOOD_WEIGHT = 0.05
+"""Of the latest value in a forecaster's mean log-likelihood."""
+STUDENT = 5.0
+"""Degrees of freedom of the noise in that likelihood."""
+ROOT = math.sqrt(STUDENT)
+EVIDENCE = 20.0
+"""Values that a forecaster's mean log-likelihood counts for when forecasters are weighed against each other."""
+FARTHEST = 1e100
+"""Nats; what is farther from zero counts as this, so that its square is a number."""
+FORGOTTEN = 8
+"""First innovations that are forgotten as soon as there are twice as many: they are those of growth out of zero."""
+END_OF_GROWTH = 2 * FORGOTTEN + 1
+UNCLIPPED = 5
+"""First innovations that count in full."""
+FIRST_CHOICE = 10
+"""Values before the likelihoods begin."""
+
+
+class Innovation(NamedTuple):
+    """One value against its forecast."""
+
+    z: float
+    """(value - forecast) / scale, on the forecaster's own scale."""
+    z_up: float
+    """Against the higher of level and forecast: growth that goes on is no excess, and neither is a return to the level."""
+    z_down: float
+    """Against the lower of the two."""
+    expected: float
+    """The forecast, in the series' unit."""
+    sd: float
+    """Standard deviation of the forecast's error, in the series' unit."""
+
+
+class Surprise(NamedTuple):
+    """One value against the forecasts of a bank, each weighed by how likely it made the values before."""
+
+    z: float
+    """Mean of the innovations, in standard deviations."""
+    z_up: float
+    """Mean of those against the higher of level and forecast."""
+    z_down: float
+    """Mean of those against the lower of the two."""
+    p_up: float
+    """Chance of a value this high or higher, against the higher of level and forecast, under Student-t errors."""
+    expected: float
+    """The likeliest forecaster's forecast, in the series' unit."""
+    sd: float
+    """Standard deviation of its error, in the series' unit."""
+
+
+class Forecaster:
+    """Holt's linear smoothing with a damped slope, clipped innovations and the scale of the last of them.
+
+    `linear`: innovations are measured in units of max(forecast, least)^p, p = 1/2 for sampling noise and 1 for proportional noise.
+    `log`: the series is asinh(x / 2 least), the logarithm above `least` and linear around zero, so that k1 may be negative.
+    """
+
+    __slots__ = (
+        "_exponent", "_forecast", "_innovations", "_late_squares", "_least", "_level", "_limit", "_n", "_slope", "_squares", "_unit",
+        "gain", "likelihood", "scale", "variance",
+    )  # fmt: skip
+
+    def __init__(self, scale: Scale, *, gain: float, noise: Noise, least: float) -> None:
+        self.scale = scale
+        self.gain = gain
+        self._exponent = 0.5 if noise == "sampling" else 1.0
+        self._least = least
+        self._level = self._slope = self._squares = self._late_squares = 0.0
+        self._forecast = self._limit = 0.0
+        self._unit = 1.0
+        self._n = 0
+        self._innovations: deque[float] = deque()
+        self.variance = 0.0
+        self.likelihood = 0.0
+
+    def begin(self, value: float) -> None:
+        """Take in the first value."""
+        self._level = self.transform(value)
+        self._n = 1
+
+    def transform(self, value: float) -> float:
+        """A value on the forecaster's scale."""
+        return value if self.scale == "linear" else math.asinh(value / (2 * self._least))
+
+    def restore(self, transformed: float) -> float:
+        """What `transform` made of a value, back in the series' unit."""
+        return transformed if self.scale == "linear" else 2 * self._least * math.sinh(min(transformed, 700.0))
+
+    def judge(self, transformed: float, *, least_sd: float, stretch: float) -> Innovation:
+        """A value against the forecast; to be followed by `absorb`.
+
+        Args:
+            transformed: the value, on the forecaster's scale.
+            least_sd: the least standard deviation that the value can have, in the series' unit.
+            stretch: logarithm of the scale's units that one unit of the series is, at the value.
+        """
+        level, least, sd = self._level, self._least, math.sqrt(self.variance)
+        forecast = self._forecast = level + self._slope * DAMPING
+        if self.scale == "linear":
+            expected, in_unit = forecast, 1.0
+            self._unit = max(forecast, least) ** self._exponent
+            sd = max(sd * self._unit, least_sd, 1e-15)
+        else:
+            expected = self.restore(forecast)
+            in_unit = math.hypot(max(expected, least), 2 * least)
+            sd = max(sd, least_sd / in_unit, 1e-15)
+        self._limit = CLIP * sd
+        of_forecast, of_level = (transformed - forecast) / sd, (transformed - level) / sd
+        if self._n >= FIRST_CHOICE - 1:
+            self._weigh(of_forecast, sd=sd, stretch=stretch)
+        z_up, z_down = (of_forecast, of_level) if forecast > level else (of_level, of_forecast)
+        return Innovation(of_forecast, z_up, z_down, expected, sd * in_unit)
+
+    def absorb(self, transformed: float, *, trust: float) -> None:
+        """Move towards the value.
+
+        Args:
+            transformed: what `judge` saw.
+            trust: from 0 to 1; little where it is suspected that the series has changed, because a forecaster that follows hides the change.
+        """
+        n = self._n = self._n + 1
+        innovation = transformed - self._forecast
+        if n > UNCLIPPED:
+            innovation = max(-self._limit, min(self._limit, innovation))
+        gain = trust * max(self.gain, 2 / n)
+        self._level = self._forecast + gain * innovation
+        if n > 2:
+            self._slope = DAMPING * self._slope + gain * max(SLOPE_GAIN, 1 / (n + 1)) * innovation
+        self._remember((innovation / self._unit) ** 2 * CLIPPED_VARIANCE)
+
+    def settle(self, value: float) -> None:
+        """Take `value` for the level, where it is far from it: the series has changed."""
+        transformed = self.transform(value)
+        if abs(transformed - self._level) > 0.6 * self._limit:
+            self._level = transformed
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, as JSON."""
+        return {
+            "level": self._level,
+            "slope": self._slope,
+            "n": self._n,
+            "innovations": list(self._innovations),
+            "likelihood": self.likelihood,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._level, self._slope, self._n = state["level"], state["slope"], state["n"]
+        self._innovations = deque(state["innovations"])
+        self._add_up()
+        self.variance = 0.0
+        if self._innovations:
+            self._find_variance()
+        self.likelihood = state["likelihood"]
+
+    def _remember(self, square: float) -> None:
+        innovations = self._innovations
+        innovations.append(square)
+        n = len(innovations)
+        late_squares, squares = self._late_squares + square, self._squares + square
+        if n > LATELY:
+            late_squares -= innovations[-LATELY - 1]
+        if n > WINDOW:
+            squares -= innovations.popleft()
+        self._late_squares, self._squares = late_squares, squares
+        if self._n == END_OF_GROWTH:
+            for _ in range(FORGOTTEN):
+                innovations.popleft()
+        if self._n % WINDOW == 0 or self._n == END_OF_GROWTH:
+            self._add_up()
+        self._find_variance()
+
+    def _add_up(self) -> None:
+        """Take the sums anew, so that their rounding does not add up."""
+        self._squares = math.fsum(self._innovations)
+        self._late_squares = math.fsum(list(self._innovations)[-LATELY:])
+
+    def _find_variance(self) -> None:
+        n = len(self._innovations)
+        variance = self._squares / n
+        if n > LATELY:
+            variance = min(variance, CALMER * self._late_squares / LATELY)
+        self.variance = max(variance, 0.0)
+
+    def _weigh(self, z: float, *, sd: float, stretch: float) -> None:
+        """Mean log-likelihood of the values under Student-t errors, in the series' own unit so that scales can be compared."""
+        density = -math.log(sd) - 0.5 * (STUDENT + 1) * math.log1p(min(z * z, 25.0) / STUDENT) + stretch
+        # A running mean at first, begun again once the first steps are forgotten.
+        n_weighed = self._n - (END_OF_GROWTH - 1 if self._n >= END_OF_GROWTH else FIRST_CHOICE - 2)
+        self.likelihood += max(LIKELIHOOD_WEIGHT, 1 / n_weighed) * (density - self.likelihood)
+
+
+class ForecastBank:
+    """Forecasters of three gains on two scales, each weighed by how likely it made the values so far.
+
+    Noise that is added and noise that multiplies ask for different scales, and a level that wanders for another gain than noise around a
+    slow curve; a run's own values decide, and where they have not decided yet a value is surprising only if all that remains finds it so.
+    State is JSON.
+
+    Source: Holt 1957; Gardner and McKenzie 1985 (damped slope); Gelper, Fried and Croux 2010 (clipped innovations); Hoeting et al. 1999
+    (model averaging).
+    """
+
+    def __init__(self, *, noise: Noise, least: float) -> None:
+        """Build it.
+
+        Args:
+            noise: how the noise grows with the KL.
+            least: a KL below which nothing can be told from zero, in the series' unit; above 0.
+        """
+        scales: tuple[Scale, ...] = ("linear", "log")
+        self._bank = [Forecaster(scale, gain=gain, noise=noise, least=least) for scale in scales for gain in GAINS]
+        self._least = least
+        self._n = 0
+
+    def __len__(self) -> int:
+        return self._n
+
+    def judge(self, value: float, *, least_sd: float, widening: float) -> Surprise | None:
+        """The value against its forecasts; None for the first value. To be followed by `absorb`.
+
+        Args:
+            value: finite, in the series' unit.
+            least_sd: the least standard deviation that the value can have, in the series' unit.
+            widening: what the forecasters' standard deviations are multiplied by; 1 where they are known well.
+        """
+        self._n += 1
+        if self._n == 1:
+            for one in self._bank:
+                one.begin(value)
+            return None
+        placed = self._place(value)
+        stretches = {"linear": 0.0, "log": -0.5 * math.log(value * value + 4 * self._least * self._least)}
+        best = max([one.likelihood for one in self._bank])
+        weights = [math.exp(EVIDENCE * (one.likelihood - best)) for one in self._bank]
+        total = math.fsum(weights)
+        z = z_up = z_down = p_up = expected = sd = heaviest = 0.0
+        for one, weight in zip(self._bank, weights, strict=True):
+            one_z, one_z_up, one_z_down, one_expected, one_sd = one.judge(
+                placed[one.scale], least_sd=least_sd, stretch=stretches[one.scale]
+            )
+            share = weight / total
+            z += share * one_z
+            z_up += share * one_z_up
+            z_down += share * one_z_down
+            p_up += share * find_tail(one_z_up / widening)
+            if share > heaviest:
+                heaviest, expected, sd = share, one_expected, one_sd
+        return Surprise(z / widening, z_up / widening, z_down / widening, p_up, expected, sd * widening)
+
+    def absorb(self, value: float, *, trust: float) -> None:
+        """Let the forecasters move towards the value; see Forecaster."""
+        if self._n > 1:
+            placed = self._place(value)
+            for one in self._bank:
+                one.absorb(placed[one.scale], trust=trust)
+
+    def settle(self, value: float) -> None:
+        """See Forecaster."""
+        for one in self._bank:
+            one.settle(value)
+
+    def _place(self, value: float) -> dict[Scale, float]:
+        """The value on both scales."""
+        return {"linear": value, "log": math.asinh(value / (2 * self._least))}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, as JSON."""
+        return {"n": self._n, "forecasters": [one.state_dict() for one in self._bank]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._n = state["n"]
+        for one, remembered in zip(self._bank, state["forecasters"], strict=True):
+            one.load_state_dict(remembered)
+
+
+def find_tail(z: float) -> float:
+    """Chance that Student-t noise with STUDENT degrees of freedom exceeds z, in units of its scale.
+
+    Closed form for five degrees of freedom (Abramowitz and Stegun 26.7.3), and its leading term where that cancels.
+    """
+    if z > 30.0:
+        return 200 / (3 * math.pi * ROOT) * (1 / z) ** 5
+    share = 1 + z * z / STUDENT
+    return 0.5 - (z / (ROOT * share) * (1 + 2 / (3 * share)) + math.atan(z / ROOT)) / math.pi
+
+
+def find_quantile(p: float) -> float:
+    """The z whose `find_tail` is p, for p below one half; by bisection to 1e-9, relative."""
+    low, high = 0.0, 1.0
+    while find_tail(high) > p and high < FARTHEST:
+        low, high = high, 2 * high
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if find_tail(middle) > p else (low, middle)
+    return high

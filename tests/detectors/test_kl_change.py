@@ -1,0 +1,170 @@
+import itertools
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from klaudit.detectors.change import Change
+from klaudit.detectors.forecast import Noise
+from klaudit.detectors.kl_change import HOLD, WARM_UP, KLChangeDetector, find_limits
+
+Floats = npt.NDArray[np.float64]
+
+LEAST = 2.25e-4
+N_STEPS = 400
+
+
+def student(rng: np.random.Generator, n: int, *, degrees: float) -> Floats:
+    """Unit variance."""
+    return np.asarray(rng.standard_t(degrees, n) / math.sqrt(degrees / (degrees - 2)))
+
+
+@dataclass(frozen=True)
+class Healthy:
+    """A healthy run, and what its detector would be told of it."""
+
+    values: Floats
+    sd: Floats
+    noise: Noise
+    least: float = LEAST
+
+    def move(self, sds: Floats) -> Floats:
+        """Its readings moved by so many standard deviations, on the scale on which their noise is natural."""
+        return self.values + sds * self.sd if self.noise == "sampling" else self.values * np.exp(sds * self.sd / self.values)
+
+    def build(self, *, rate: float = 1.0) -> KLChangeDetector:
+        return KLChangeDetector(noise=self.noise, least=self.least, false_alarms_per_1000=rate)
+
+
+def simulate(rng: np.random.Generator) -> Healthy:
+    """Growth, noise by estimator with Student-t tails, autocorrelated wander."""
+    t = np.arange(1, N_STEPS + 1)
+    height = 10 ** rng.uniform(-1, 1.3)
+    growth = [1 - np.exp(-t / rng.uniform(20, 150)), t / N_STEPS, np.sqrt(t / N_STEPS), np.ones(N_STEPS)][rng.integers(4)]
+    degrees, batch = float(rng.choice([6, 6, 6, 10, 30])), int(2 ** rng.integers(3, 10))
+    memory, spread = rng.choice([0.0, 0.3, 0.6, 0.94]), rng.choice([0.0, 0.02, 0.1])
+    wander = np.zeros(N_STEPS)
+    for step in range(1, N_STEPS):
+        wander[step] = memory * wander[step - 1] + spread * math.sqrt(1 - memory**2) * rng.standard_normal()
+    level = height * growth * np.exp(wander)
+    noise = student(rng, N_STEPS, degrees=degrees)
+    if rng.random() < 0.5:
+        sd = np.sqrt(2 * level / batch)
+        return Healthy(level + sd * noise, np.hypot(sd, spread * level), "sampling", least=max(LEAST, 0.5 / batch))
+    share = rng.uniform(0.05, 0.5)
+    return Healthy(level * np.exp(share * noise), level * math.hypot(share, spread), "proportional")
+
+
+def build() -> KLChangeDetector:
+    return KLChangeDetector(noise="proportional", least=LEAST)
+
+
+def observe_all(detector: KLChangeDetector, values: Floats) -> list[tuple[int, Change]]:
+    changes = [(step, detector.observe(float(value), position=step, least_sd=7e-4)) for step, value in enumerate(values)]
+    return [(step, change) for step, change in changes if change is not None]
+
+
+@pytest.mark.parametrize(("rate", "n_runs"), [(1.0, 150), (4.0, 60)])
+def test_false_alarms_are_those_that_were_asked_for(rate: float, n_runs: int) -> None:
+    rng = np.random.default_rng(11)
+    counts: Counter[str] = Counter()
+    for _ in range(n_runs):
+        healthy = simulate(rng)
+        counts.update(change.kind for _, change in observe_all(healthy.build(rate=rate), healthy.values))
+    per_1000 = 1000 * counts.total() / (n_runs * N_STEPS)
+    assert 0.4 * rate < per_1000 < 1.25 * rate, counts
+
+
+@pytest.mark.parametrize(("kind", "least_found", "longest_delay"), [("spike", 0.85, 0), ("level", 0.9, 1), ("burst", 0.9, 6)])
+def test_changes_are_found_and_soon(kind: str, least_found: float, longest_delay: int) -> None:
+    rng = np.random.default_rng(12)
+    delays = []
+    for _ in range(80):
+        healthy = simulate(rng)
+        onset = int(rng.integers(80, 350))
+        since = np.arange(N_STEPS) - onset
+        moves = {
+            "spike": np.where(since == 0, rng.uniform(7, 12), 0.0),
+            "level": np.where(since >= 0, max(rng.uniform(4, 8), 0.3 * healthy.values[onset - 1] / healthy.sd[onset]), 0.0),
+            "burst": np.where((since >= 0) & (since < 25), 4 * rng.standard_normal(N_STEPS), 0.0),
+        }
+        found = [step - onset for step, _ in observe_all(healthy.build(), healthy.move(moves[kind])) if onset <= step <= onset + 20]
+        delays.append(found[0] if found else math.inf)
+    assert np.mean(np.isfinite(delays)) >= least_found
+    assert np.median(delays) <= longest_delay
+
+
+def test_growth_out_of_zero_and_saturation_are_no_changes() -> None:
+    t = np.arange(300)
+    for values in (3 * (1 - np.exp(-t / 40)), np.sqrt(t), 0.01 * t, np.where(t < 12, 0.0, 2 * (1 - np.exp(-(t - 12) / 30)))):
+        assert observe_all(build(), values.astype(np.float64)) == []
+
+
+def test_one_change_is_told_once() -> None:
+    rng = np.random.default_rng(13)
+    values = np.where(np.arange(200) < 100, 1.0, 3.0) * np.exp(0.1 * rng.standard_normal(200))
+    changes = observe_all(build(), values)
+    assert [(step, change.kind, change.direction) for step, change in changes] == [(100, "jump", 1)]
+
+
+def test_a_fall_to_another_level_is_told_and_a_low_value_is_not() -> None:
+    rng = np.random.default_rng(14)
+    steady = np.exp(0.1 * rng.standard_normal(200))
+    fallen = np.where(np.arange(200) < 100, 1.0, 0.3) * steady
+    low = np.where(np.arange(200) == 100, 0.3, 1.0) * steady
+    ((step, change),) = observe_all(build(), fallen)
+    assert (change.kind, change.direction) == ("level", -1)
+    assert 100 <= step <= 103
+    assert observe_all(build(), low) == []
+
+
+def test_a_steady_departure_is_told_as_a_slope() -> None:
+    rng = np.random.default_rng(15)
+    values = 2 + 0.1 * rng.standard_normal(260)
+    values[150:] += 0.03 * np.arange(1, 111)
+    changes = observe_all(build(), values)
+    assert changes[0][1].kind == "slope"
+    assert 150 < changes[0][0] <= 175
+
+
+def test_nothing_alarms_in_the_warm_up_or_while_a_change_is_held() -> None:
+    values = np.array([0.1] * WARM_UP + [5.0] + [0.1] * 20 + [5.0] + [5.0, 0.1] * 4 + [0.1] * 20)
+    steps = [step for step, _ in observe_all(build(), values)]
+    assert min(steps) >= WARM_UP
+    assert all(later - earlier > HOLD for earlier, later in itertools.pairwise(steps))
+
+
+def test_values_that_are_no_numbers_change_nothing() -> None:
+    rng = np.random.default_rng(16)
+    values = np.exp(0.2 * rng.standard_normal(120))
+    with_gaps = np.insert(values, [30, 60, 60, 90], [math.nan, math.inf, -math.inf, math.nan])
+    plain, gapped = build(), build()
+    observe_all(plain, values)
+    observe_all(gapped, with_gaps)
+    assert plain.surprise == gapped.surprise
+
+
+def test_state_is_json_and_goes_on_where_it_was() -> None:
+    rng = np.random.default_rng(17)
+    for _ in range(5):
+        healthy = simulate(rng)
+        values = healthy.values.copy()
+        values[250] *= 20
+        whole, first, second = healthy.build(), healthy.build(), healthy.build()
+        expected = [(step, change.kind) for step, change in observe_all(whole, values) if step >= 200]
+        observe_all(first, values[:200])
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        went_on = [(step, second.observe(float(value), position=step, least_sd=7e-4)) for step, value in enumerate(values[200:], start=200)]
+        assert [(step, change.kind) for step, change in went_on if change is not None] == expected
+
+
+def test_limits_rise_as_fewer_false_alarms_are_asked_for() -> None:
+    few, many = find_limits(0.1), find_limits(2.0)
+    assert few.jump > many.jump
+    assert few.level > many.level
+    assert few.slope > many.slope
+    assert few.variance > many.variance
