@@ -7,6 +7,7 @@ from typing import Any
 
 from klaudit.callbacks.enforcement import require_known_action
 from klaudit.config import read_toml, require_known_keys
+from klaudit.demo.faults import Fault
 from klaudit.errors import InvalidConfig
 from klaudit.models import DEFAULT_MODEL
 from klaudit.ppo.config import PPOConfig
@@ -25,8 +26,11 @@ SHAPES: Mapping[str, tuple[type, str]] = {
     "description": (str, "a string"),
     "ppo": (dict, "a table [ppo]"),
     "budget": (list, "tables [[budget]]"),
+    "stops": (list, 'texts of one token each, such as stops = [".", "!"]'),
+    "fault": (dict, "a table [fault]"),
 }
 """What a recipe's file may hold."""
+FAULT_KEYS = ("kind", "step")
 BUDGET_KEYS = ("limit", "unit", "scope", "window_steps", "on", "action", "owner", "reason")
 
 
@@ -40,6 +44,10 @@ class Recipe:
     policy: str = DEFAULT_MODEL
     """Directory, hub id, or SmolLM2-135M-Instruct."""
     budgets: tuple[KLBudget, ...] = ()
+    stops: tuple[str, ...] = ()
+    """What ends a completion besides end-of-sequence, each of one token."""
+    fault: Fault | None = None
+    """What is broken in it on purpose."""
     description: str = ""
     """For people: what the run is there to show."""
 
@@ -47,7 +55,8 @@ class Recipe:
 def read_recipe(path: Path) -> Recipe:
     """A recipe from a file.
 
-    Keys: `name`, `policy`, `description`, a table `[ppo]` with the fields of PPOConfig, and any number of `[[budget]]`.
+    Keys: `name`, `policy`, `description`, a table `[ppo]` with the fields of PPOConfig, any number of `[[budget]]`,
+    `stops` and a table `[fault]` with the fields of Fault.
 
     Raises:
         InvalidConfig: no such file, a key that does not exist, a value out of range.
@@ -69,8 +78,26 @@ def read_recipe(path: Path) -> Recipe:
         ppo=ppo,
         policy=content.get("policy", DEFAULT_MODEL),
         budgets=tuple(_read_budget(table, path=path) for table in content.get("budget", [])),
+        stops=_read_stops(content.get("stops", []), path=path),
+        fault=_read_fault(content["fault"], path=path) if "fault" in content else None,
         description=content.get("description", ""),
     )
+
+
+def _read_stops(stops: list[Any], *, path: Path) -> tuple[str, ...]:
+    if not all(isinstance(stop, str) and stop for stop in stops):
+        raise InvalidConfig(f"{path}: expected stops to be {SHAPES['stops'][1]}; got {stops!r}")
+    return tuple(stops)
+
+
+def _read_fault(table: Mapping[str, Any], *, path: Path) -> Fault:
+    require_known_keys(table, known=FAULT_KEYS, where=f"{path}, table [fault]")
+    if missing := [name for name in FAULT_KEYS if name not in table]:
+        raise InvalidConfig(f"{path}, table [fault]: {' and '.join(missing)} missing")
+    try:
+        return Fault(**table)
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{path}, table [fault]: {error}") from error
 
 
 def _read_budget(table: Mapping[str, Any], *, path: Path) -> KLBudget:

@@ -1,6 +1,6 @@
 """Train a recipe with klaudit attached."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ from transformers import TrainerCallback
 
 from klaudit.callbacks.attachment import attach
 from klaudit.demo.lexicon import LexiconScore
+from klaudit.demo.planting import plant_fault
 from klaudit.demo.prompts import REVIEW_BEGINNINGS
 from klaudit.demo.recipe import Recipe
-from klaudit.errors import TrainingFailed
-from klaudit.models.language_model import load_language_model
+from klaudit.errors import InvalidConfig, TrainingFailed
+from klaudit.models.language_model import LanguageModel, load_language_model
 from klaudit.ppo.trainer import PPOTrainer
 from klaudit.records import Run
 from klaudit.store import open_store
@@ -64,11 +65,13 @@ def train_recipe(
 
     Raises:
         ModelNotFound: the policy is not where the recipe says.
+        InvalidConfig: a stop that is not one token.
         MissingExtra: torch, transformers or vaderSentiment is not installed.
         StoreError: the store cannot be used; nothing was trained.
         TrainingFailed: the run could not be recorded.
     """
     policy = load_language_model(recipe.policy)
+    add_stops(policy, recipe.stops)
     trainer = PPOTrainer(
         policy,
         reference=None,
@@ -81,6 +84,8 @@ def train_recipe(
     # Inside a training klaudit keeps its errors to itself, so the store is tried before it; and made last, when nothing else can be wrong.
     open_store(store, create=True).close()
     callback = attach(trainer, run=recipe.name, budget=recipe.budgets, store=store)
+    if recipe.fault is not None:
+        plant_fault(trainer, recipe.fault)
     if on_step is not None:
         trainer.add_callback(StepListener(on_step))
     try:
@@ -91,3 +96,18 @@ def train_recipe(
     if callback.run is None:
         raise TrainingFailed("the run was trained and not recorded: see the message of klaudit above")
     return TrainedRun(run=callback.run, output_dir=output_dir, failures=callback.failures)
+
+
+def add_stops(language_model: LanguageModel, stops: Sequence[str]) -> None:
+    """Let texts end at these tokens too, where samples are drawn as in the checkpoints.
+
+    Raises:
+        InvalidConfig: a stop that is not one token of the model.
+    """
+    encoded = {stop: language_model.tokenizer.encode(stop, add_special_tokens=False) for stop in stops}
+    for stop, ids in encoded.items():
+        if len(ids) != 1:
+            raise InvalidConfig(f"a stop must be one token of {language_model.name}; got {stop!r}, which is {len(ids)}")
+    if encoded:
+        generation: Any = language_model.model.generation_config
+        generation.eos_token_id = [*language_model.eos_token_ids, *(ids[0] for ids in encoded.values())]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from klaudit.demo.faults import FAULT_KINDS
 from klaudit.demo.recipe import Recipe
 
 WITHIN_STEPS = 3
@@ -14,6 +15,7 @@ def derive_truth(recipe: Recipe) -> dict[str, Any]:
 
     A learning rate that is wrong at update s shows first in the KL logged at step s + 1, because rollouts precede updates. A run whose
     beta is near zero has no fixed step at which it leaves its budget: the truth is the first step whose recorded KL is over the limit.
+    A planted `fault` is found where a finding has one of its `codes`.
     """
     planted: list[dict[str, Any]] = [
         {
@@ -35,4 +37,14 @@ def derive_truth(recipe: Recipe) -> dict[str, Any]:
             for budget in recipe.budgets
             if budget.scope == "per_step"
         ]
+    if recipe.fault is not None:
+        kind = FAULT_KINDS[recipe.fault.kind]
+        planted.append(
+            {
+                "cause": kind.cause,
+                "codes": list(kind.codes),
+                "onset": {"step": recipe.fault.step},
+                "within_steps": kind.within_steps,
+            }
+        )
     return {"schema_version": 1, "run": recipe.name, "is_healthy": not planted, "planted": planted}

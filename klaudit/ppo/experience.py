@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from klaudit.errors import TrainingFailed
 from klaudit.kl.estimators import estimate_k1
 from klaudit.kl.exact import estimate_full, measure_entropy
+from klaudit.kl.reduce import reduce_to_sequence
 from klaudit.models.sampling import Rollout
 from klaudit.models.scoring import gather_logprobs, score_completions
 from klaudit.ppo.config import PPOConfig
@@ -48,6 +49,8 @@ class Experience:
     """[n_sequences], after the missing-EOS penalty."""
     heldout_scores: Tensor | None
     """[n_sequences]; never part of the reward."""
+    penalties: Tensor
+    """[n_sequences]: beta times the KL, as k1, that was taken from each sequence's rewards."""
     beta: float
     """KL penalty coefficient that went into the rewards."""
     advantages: Tensor
@@ -105,6 +108,7 @@ def reward_rollout(
         judgement=judgement,
         scores=scores,
         heldout_scores=heldout_scores,
+        penalties=beta * reduce_to_sequence(kl_tokens, mask=rollout.mask),
         beta=beta,
         advantages=whiten(advantages, mask=rollout.mask),
         returns=returns,

@@ -26,6 +26,19 @@ def measure_reference_kl(experience: Experience) -> dict[str, BatchKL]:
     return {name: reduce_to_batch(tokens, mask=mask, unit="nats_per_sequence") for name, tokens in per_token.items()}
 
 
+def check_sampling(experience: Experience) -> dict[str, BatchKL]:
+    """Two means over tokens that are known, 1 and 0, wherever texts come from the distribution that scores them: no top-k, no other temperature.
+
+    `reference_ratio` is q(y) / p(y), `surprisal_gap` is -log p(y) - H(p) in nats. The second needs no drift between policy and reference to show.
+    """
+    judgement, mask = experience.judgement, experience.rollout.mask
+    per_token = {
+        "reference_ratio": (judgement.reference_logprobs - judgement.logprobs).exp(),
+        "surprisal_gap": -judgement.logprobs - judgement.entropy,
+    }
+    return {name: reduce_to_batch(tokens, mask=mask, unit="nats_per_token") for name, tokens in per_token.items()}
+
+
 def report_kl(name: str, kl: BatchKL) -> dict[str, float]:
     """A KL and, where there is one, its standard error under `<name>_se`."""
     error = {} if kl.standard_error is None else {f"{name}_se": kl.standard_error}
@@ -35,11 +48,13 @@ def report_kl(name: str, kl: BatchKL) -> dict[str, float]:
 def report_experience(experience: Experience, *, kl: Mapping[str, BatchKL]) -> dict[str, float]:
     """Rewards, KL and texts of the batch, before any update. What a batch leaves undefined is absent: NaN means that something broke."""
     rollout, judgement = experience.rollout, experience.judgement
-    score, kl_penalty = float(experience.scores.mean()), experience.beta * kl["k1"].value
+    score, kl_penalty = float(experience.scores.mean()), float(experience.penalties.double().mean())
     heldout = {} if experience.heldout_scores is None else {"heldout_score": float(experience.heldout_scores.mean())}
     logs: dict[str, float] = {}
     for estimator, batch in kl.items():
         logs |= report_kl(f"kl_{estimator}", batch)
+    for name, check in check_sampling(experience).items():
+        logs |= report_kl(name, check)
     undefined_on_some_batches = {
         "score_std": deviate(experience.scores),
         "explained_variance": explain_variance(experience.returns, values=judgement.values, mask=rollout.mask),

@@ -17,7 +17,7 @@ KL at step t is that of the policy before update t; `checkpoint-t` holds the pol
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,6 +80,8 @@ class PPOTrainer:
                 f"policy and reference must share a vocabulary; got {policy.name!r} and {self.reference.name!r}, which do not"
             )
         self.score, self.heldout_score = score, heldout_score
+        # A part like score and reference: who needs other rewards puts another function in its place.
+        self.reward_rollout: Callable[..., Experience] = reward_rollout
         self.prompts, self.config, self.output_dir = tuple(prompts), config, Path(output_dir)
         self.controller: BetaController = (
             FixedBeta(config.beta) if config.target_kl is None else AdaptiveBeta(config.beta, config.target_kl, config.horizon)
@@ -166,7 +168,7 @@ class PPOTrainer:
             with watch.measure("seconds_reward"):
                 scores = call_score(self.score, rollout=rollout)
                 heldout_scores = None if self.heldout_score is None else call_score(self.heldout_score, rollout=rollout)
-            experience = reward_rollout(
+            experience = self.reward_rollout(
                 rollout, judgement=judgement, scores=scores, heldout_scores=heldout_scores, beta=self.controller.beta, config=config
             )
             learning_rate = self._set_learning_rate(step)

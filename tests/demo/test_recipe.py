@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from klaudit.demo.faults import Fault
 from klaudit.demo.recipe import Recipe, make_demo_recipe, read_recipe
 from klaudit.errors import InvalidBudget, InvalidConfig
 from klaudit.models import DEFAULT_MODEL
@@ -39,6 +40,26 @@ def test_a_recipe_says_what_how_and_under_which_budgets(tmp_path: Path) -> None:
 
 def test_a_name_is_enough(tmp_path: Path) -> None:
     assert read_recipe(write(tmp_path / "a.toml", 'name = "a"\n')) == Recipe(name="a", ppo=PPOConfig(), policy=DEFAULT_MODEL)
+
+
+def test_a_recipe_says_what_is_broken_and_where_texts_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.toml", 'name = "a"\nstops = [".", "!"]\n[fault]\nkind = "beta_zero"\nstep = 3\n')
+    assert read_recipe(path) == Recipe(name="a", ppo=PPOConfig(), stops=(".", "!"), fault=Fault("beta_zero", 3))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[fault]\nkind = 'beta_zero'\n", r"table \[fault\]: step missing"),
+        ("[fault]\nkind = 'beta_zero'\nstep = 3\nfactor = 2\n", r"table \[fault\]: unknown key 'factor'; known are kind, step"),
+        ("[fault]\nkind = 'beta_zero'\nstep = 0\n", r"table \[fault\]: step must be a whole number"),
+        ("stops = '.'\n", r"expected stops to be texts of one token each, such as .*; got '\.'"),
+        ("stops = ['.', 3]\n", r"expected stops to be texts of one token each, such as .*; got \['\.', 3\]"),
+    ],
+)
+def test_a_fault_or_a_stop_that_cannot_be_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match=message):
+        read_recipe(write(tmp_path / "a.toml", 'name = "a"\n' + content))
 
 
 def test_an_error_names_the_file_and_the_table(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from klaudit.demo.recording import record_sample_run, write_truth
+from klaudit.demo.recording import record_sample_run, record_steps, require_truth, write_truth
 from klaudit.errors import InvalidConfig
 from klaudit.exchange.recorded_run import read_recorded_run
 from tests.models.tiny import make_tiny_model
@@ -23,6 +23,26 @@ def directory(tmp_path: Path) -> Path:
         '[[budget]]\nlimit = 1e-9\nunit = "nats_per_sequence"\nowner = "me"\n'
     )
     return directory
+
+
+def test_a_truth_is_that_of_its_config(directory: Path) -> None:
+    write_truth(directory)
+    require_truth(directory)
+    config = directory / "config.toml"
+    config.write_text(config.read_text() + '[fault]\nkind = "beta_zero"\nstep = 2\n')
+    with pytest.raises(InvalidConfig, match=r"truth\.json must be derived"):
+        require_truth(directory)
+
+
+def test_of_a_short_run_the_steps_are_kept_with_what_was_broken_in_them(directory: Path) -> None:
+    config = directory / "config.toml"
+    config.write_text('stops = ["w3"]\n' + config.read_text() + '[fault]\nkind = "beta_zero"\nstep = 2\n')
+    record_steps(directory)
+    assert {path.name for path in directory.iterdir()} == {"config.toml", "steps.jsonl"}
+    recorded = read_recorded_run(directory)
+    assert recorded.run.status == "finished"
+    assert [step.beta for step in recorded.steps] == [1e-4, 0.0]
+    assert "output_dir" not in recorded.run.config
 
 
 def test_a_run_is_not_trained_before_its_truth_is_written(directory: Path) -> None:

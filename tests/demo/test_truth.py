@@ -1,5 +1,6 @@
 from typing import Any
 
+from klaudit.demo.faults import FAULT_KINDS, Fault
 from klaudit.demo.recipe import Recipe
 from klaudit.demo.truth import derive_truth
 from klaudit.ppo.config import PPOConfig
@@ -32,3 +33,10 @@ def test_a_beta_next_to_nothing_breaks_every_budget_of_a_step() -> None:
 
 def test_a_small_beta_that_a_controller_may_raise_is_no_fault() -> None:
     assert derive(beta=1e-4, target_kl=2.0)["is_healthy"]
+
+
+def test_a_planted_fault_is_named_by_one_of_its_rules_in_its_time() -> None:
+    truth = derive_truth(Recipe("a", PPOConfig(), fault=Fault("sampling_top_k", 21)))
+    kind = FAULT_KINDS["sampling_top_k"]
+    assert truth["planted"] == [{"cause": kind.cause, "codes": list(kind.codes), "onset": {"step": 21}, "within_steps": kind.within_steps}]
+    assert truth["is_healthy"] is False

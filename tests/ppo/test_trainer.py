@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from transformers import TrainerCallback
 
 from klaudit.errors import InvalidConfig, KLBudgetExceeded, TrainingFailed
 from klaudit.models.language_model import LanguageModel
+from klaudit.models.sampling import Rollout
 from klaudit.ppo.config import PPOConfig
+from klaudit.ppo.experience import Experience, reward_rollout
 from klaudit.ppo.trainer import PPOTrainer
 from klaudit.records import TextSample
 from tests.models.tiny import make_tiny_model
@@ -19,6 +22,7 @@ PROMPTS = ("w1", "w2 w3", "w4 w5 w6")
 STEP_KEYS = {
     "kl_full", "kl_full_se", "kl_k1", "kl_k1_se", "kl_k3", "kl_k3_se", "beta", "score", "score_std", "kl_penalty", "rlhf_reward",
     "entropy", "kl_update", "kl_update_se", "clip_fraction", "ratio", "ratio_max", "policy_loss", "value_loss", "explained_variance",
+    "reference_ratio", "reference_ratio_se", "surprisal_gap", "surprisal_gap_se",
     "response_length", "eos_fraction", "distinct_2", "learning_rate", "grad_norm", "skipped_minibatches",
     "seconds_sample", "seconds_score", "seconds_reward", "seconds_update", "seconds_step",
 }  # fmt: skip
@@ -136,6 +140,37 @@ def test_the_logged_reward_is_the_score_minus_beta_times_k1(tiny: LanguageModel,
     for logs in make_trainer(tiny, tmp_path, beta=0.3).train().log_history:
         assert logs["kl_penalty"] == pytest.approx(0.3 * logs["kl_k1"])
         assert logs["rlhf_reward"] == pytest.approx(logs["score"] - logs["kl_penalty"])
+
+
+def test_what_the_rewards_paid_is_logged_and_not_what_the_kl_says(tiny: LanguageModel, tmp_path: Path) -> None:
+    def pay_double(rollout: Rollout, *, beta: float, **kwargs: Any) -> Experience:
+        return replace(reward_rollout(rollout, beta=2 * beta, **kwargs), beta=beta)
+
+    trainer = make_trainer(tiny, tmp_path, beta=0.3)
+    trainer.reward_rollout = pay_double
+    for logs in trainer.train().log_history:
+        assert logs["kl_penalty"] == pytest.approx(2 * 0.3 * logs["kl_k1"])
+        assert logs["rlhf_reward"] == pytest.approx(logs["score"] - logs["kl_penalty"])
+
+
+def test_texts_of_the_policy_that_scores_them_are_as_likely_as_it_says(tiny: LanguageModel, tmp_path: Path) -> None:
+    first, *others = make_trainer(tiny, tmp_path, batch_size=64, response_length=8).train().log_history
+    assert (first["reference_ratio"], first["reference_ratio_se"]) == (1.0, 0.0)
+    for logs in others:
+        assert abs(logs["reference_ratio"] - 1) < 4 * logs["reference_ratio_se"]
+    for logs in (first, *others):
+        assert abs(logs["surprisal_gap"]) < 4 * logs["surprisal_gap_se"] < 1
+
+
+def test_texts_of_a_colder_policy_are_likelier_than_the_scoring_one_says(tiny: LanguageModel, tmp_path: Path) -> None:
+    def cool(_model: Any, _args: Any, kwargs: Any, output: Any) -> Any:
+        if kwargs["use_cache"]:
+            output.logits = output.logits / 0.5
+        return output
+
+    tiny.model.register_forward_hook(cool, with_kwargs=True)
+    (logs,) = make_trainer(tiny, tmp_path, batch_size=64, response_length=8, max_steps=1).train().log_history
+    assert logs["surprisal_gap"] < -4 * logs["surprisal_gap_se"] < 0
 
 
 def test_reward_rises_on_a_task_that_one_token_solves(tmp_path: Path) -> None:
