@@ -1,5 +1,6 @@
 """What an audit says, and the JSON of it."""
 
+from collections import Counter
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -16,6 +17,10 @@ FINDING_KEYS = (
     "id", "code", "rule", "rule_version", "severity", "status", "segment", "series", "first_step", "detected_step", "last_step",
     "value", "threshold", "unit", "message", "remedy", "evidence",
 )  # fmt: skip
+
+
+SWITCHED_OFF = "switched off by the policy"
+"""Why a rule that a policy switches off did not judge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +72,14 @@ class Audit:
         """Whether a finding is at or above `severity`."""
         return any(finding.severity.rank >= severity.rank for finding in self.findings)
 
+    def count_findings(self) -> dict[str, int]:
+        """Findings by severity, the worst first, those at zero left out."""
+        counts = Counter(finding.severity.value for finding in self.findings)
+        return {severity.value: counts[severity.value] for severity in reversed(Severity) if counts[severity.value]}
+
     def to_dict(self) -> dict[str, Any]:
         """What `audit --json` prints (DESIGN 6.1); non-finite numbers are strings."""
         series = self.governing_series
-        policy = {"name": self.policy.name, "version": self.policy.version, "digest": self.policy.digest}
         coverage = {
             "steps": self.coverage.steps,
             "kl_measured": self.coverage.kl_measured,
@@ -81,7 +90,7 @@ class Audit:
         return {
             "schema_version": SCHEMA_VERSION,
             "run": {"id": self.run.id, "name": self.run.name},
-            "policy": policy,
+            "policy": self.policy.describe(),
             "governing_series": None if series is None else {"key": self.governing_key, **describe_series(series)},
             "coverage": coverage,
             "verdict": self.verdict,

@@ -55,6 +55,8 @@ class Episode:
         Returns:
             The finding, where this step began, changed or ended it.
         """
+        if judgement is None and self._open is None:
+            return None
         return self.observe_at(record.step, judgement, segment=record.segment)
 
     def observe_at(self, step: int, judgement: Judgement | None, *, segment: int) -> Finding | None:
@@ -67,6 +69,16 @@ class Episode:
             self._open = self._begin(judgement, step=step, segment=segment)
         else:
             self._open = self._extend(self._open, judgement, step=step)
+        return self._open
+
+    def revise(self, *, severity: Severity, message: str, evidence: Mapping[str, Any], last_step: int) -> None:
+        """Tell of the open episode what became of it."""
+        if self._open is not None:
+            self._open = replace(self._open, severity=severity, message=message, evidence=evidence, last_step=last_step)
+
+    @property
+    def finding(self) -> Finding | None:
+        """Of the open episode."""
         return self._open
 
     def end(self) -> Finding | None:

@@ -16,7 +16,7 @@ name = "lab"
 
 [rules.KLA201]
 severity = "warning"
-warning_z = 4.0
+critical_kl = 2.0
 ```
 
 A rule that could not run says so under `coverage.rules_not_run` of the audit.

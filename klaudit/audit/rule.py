@@ -2,20 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
 from klaudit.audit.episode import Episode
-from klaudit.records import DriftMeasurement, Finding, KLBudget, KLReading, Run, Segment, Severity, StepRecord
+from klaudit.audit.observation import Observation
+from klaudit.audit.parameters import RuleParameters
+from klaudit.records import DriftMeasurement, Finding, KLBudget, LimitChange, Run, Segment, Severity
 
-
-class RuleParameters(BaseModel):
-    """The numbers of a rule that a policy may change; each field says its unit and meaning."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
+__all__ = ["Rule", "RuleParameters"]
 
 P = TypeVar("P", bound=RuleParameters)
 
@@ -40,12 +34,17 @@ class Rule(ABC, Generic[P]):
         self.episodes: list[Episode] = []
 
     @abstractmethod
-    def observe(self, record: StepRecord) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Iterator[Finding]:
         """Look at the next step; gives the findings that are new or changed by it."""
 
     def observe_drift(self, measurements: Iterable[DriftMeasurement]) -> Iterator[Finding]:
         """Look at what was measured on the run's checkpoints; most rules do not."""
         del measurements
+        yield from ()
+
+    def observe_limit_changes(self, changes: Iterable[LimitChange]) -> Iterator[Finding]:
+        """Look at what was done to the run's limits: before the steps, and again after them; most rules do not."""
+        del changes
         yield from ()
 
     def observe_segment(self, segment: Segment) -> Iterator[Finding]:
@@ -81,16 +80,3 @@ class Rule(ABC, Generic[P]):
         )
         self.episodes.append(episode)
         return episode
-
-
-def complete_reading(record: StepRecord, *, key: str, run: Run) -> KLReading | None:
-    """A step's reading, with batch size and mean length from run and metrics where the reading does not carry them itself."""
-    reading = record.reading(key)
-    if reading is None or reading.value is None:
-        return reading
-    n_sequences = reading.n_sequences or run.batch_size
-    length = reading.mean_length or record.metrics.get("response_length")
-    mean_length = length if length is not None and 0 < length < float("inf") else None
-    if n_sequences == reading.n_sequences and mean_length == reading.mean_length:
-        return reading
-    return replace(reading, n_sequences=n_sequences, mean_length=mean_length)

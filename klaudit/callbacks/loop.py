@@ -205,7 +205,7 @@ def start_run(
         config: the loop's settings, as JSON.
         budget: KL budgets of this run, besides those in the store that cover it.
         store: SQLAlchemy URL; default `$KLAUDIT_STORE`, else `sqlite:///klaudit.db`.
-        policy: of the live audit: a Policy or a TOML file.
+        policy: of the live audit: a Policy, the name of a preset, or a TOML file; it is kept with the run.
         webhook: URL that alerts are posted to; default `$KLAUDIT_WEBHOOK`.
         resumed_from_step: goes on with the run of that name in a new segment.
         resume: `auto`; `never`: always a new run; `must`: goes on with the run of that name whatever the step, and one must be there.

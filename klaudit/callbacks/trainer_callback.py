@@ -59,7 +59,7 @@ class KLAuditCallback(Guarded, TrainerCallback):
         run: name of the run. A fresh start under a taken name is recorded as `name-2`; a resumed trainer goes on with the old run.
         budget: KL budgets of this run, besides those in the store that cover it.
         store: SQLAlchemy URL; default `$KLAUDIT_STORE`, else `sqlite:///klaudit.db`. A SQLite file is made when it is not there.
-        policy: of the live audit: a Policy or a TOML file.
+        policy: of the live audit: a Policy, the name of a preset, or a TOML file; it is kept with the run.
         webhook: URL that alerts are posted to; default `$KLAUDIT_WEBHOOK`.
         policy_model: name of the model that is trained; default: what its config says.
         reference: the model that KL is measured against, for the record; default: the trainer's, or a PEFT policy's base model.

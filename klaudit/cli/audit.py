@@ -5,25 +5,26 @@ from typing import Annotated
 import typer
 
 from klaudit.audit import Audit, find_policy
-from klaudit.cli.options import JsonOption, RunArgument, StoreOption, open_given_store
+from klaudit.audit.audit import SWITCHED_OFF
+from klaudit.cli.options import JsonOption, PolicyOption, RunArgument, StoreOption, open_given_store
 from klaudit.cli.output import SEVERITY_STYLES, console, print_json
 from klaudit.records import Severity
 from klaudit.report.views import format_count
-from klaudit.workflows.audits import audit_stored_run, keep_findings
+from klaudit.workflows.audits import audit_stored_run, find_run_policy, keep_findings
 
 
 def audit_run(
     run: RunArgument,
-    policy: Annotated[str, typer.Option("--policy", metavar="FILE", help="Policy file (TOML), or the name of a preset.")] = "default",
+    policy: PolicyOption = None,
     fail_on: Annotated[Severity, typer.Option("--fail-on", help="Exit with 1 when a finding is at or above this.")] = Severity.CRITICAL,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Audit a recorded run. Exits with 1 when it finds something at or above --fail-on."""
-    chosen = find_policy(policy)
+    """Audit a recorded run. Exits with 1 when it finds something at or above --fail-on. What the run's own policy finds is kept."""
+    chosen = None if policy is None else find_policy(policy)
     with open_given_store(store) as opened:
         audit = audit_stored_run(opened, run, policy=chosen)
-        if policy == "default":
+        if chosen is None or chosen.digest == find_run_policy(opened, audit.run.id).digest:
             keep_findings(opened, audit)
     if as_json:
         print_json(audit.to_dict())
@@ -58,5 +59,9 @@ def print_audit(audit: Audit) -> None:
         console.print(f"    What to do: {finding.remedy}", markup=False, soft_wrap=True)
     if not audit.findings:
         console.print("  no findings", markup=False)
+    off = [silent.code for silent in coverage.rules_not_run if silent.why == SWITCHED_OFF]
     for silent in coverage.rules_not_run:
-        console.print(f"  not judged: {silent.code}, {silent.why}", markup=False, style="dim", soft_wrap=True)
+        if silent.code not in off:
+            console.print(f"  not judged: {silent.code}, {silent.why}", markup=False, style="dim", soft_wrap=True)
+    if off:
+        console.print(f"  {SWITCHED_OFF}: {', '.join(off)}", markup=False, style="dim", soft_wrap=True)

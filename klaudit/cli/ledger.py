@@ -115,18 +115,25 @@ def summarize_entry(entry: LedgerEntry) -> str:
     match entry.kind:
         case "steps":
             first, last = body.get("first_step"), body.get("last_step")
-            return f"segment {body.get('segment')}, {f'step {first}' if first == last else f'steps {first} to {last}'}"
+            said = f"segment {body.get('segment')}, {f'step {first}' if first == last else f'steps {first} to {last}'}"
         case "series_declared":
-            return ", ".join(body.get("series", {}))
+            said = ", ".join(body.get("series", {}))
         case "ledger_began":
-            return (
-                f"there before it: {format_count(len(body.get('runs', ())), 'run')}, {format_count(len(body.get('budgets', ())), 'budget')}"
-            )
+            runs, budgets = (len(body.get(name, ())) for name in ("runs", "budgets"))
+            said = f"there before it: {format_count(runs, 'run')}, {format_count(budgets, 'budget')}"
         case "drift_measured":
-            return f"{format_count(len(body.get('measurements', ())), 'measurement')} of {body.get('checkpoint')}"
+            said = f"{format_count(len(body.get('measurements', ())), 'measurement')} of {body.get('checkpoint')}"
         case "budget_set":
-            return f"{body.get('limit')} {body.get('unit')}, {body.get('scope')}, {body.get('action')}; budget {body.get('budget')}"
-    return ", ".join(f"{name} {value}" for name, value in body.items() if isinstance(value, str | int | float))
+            said = f"{body.get('limit')} {body.get('unit')}, {body.get('scope')}, {body.get('action')}; budget {body.get('budget')}"
+        case "policy_set":
+            said = f"segment {body.get('segment')}, policy {body.get('name')} {body.get('version')}, {body.get('digest')}"
+        case "audited":
+            policy = body.get("policy", {})
+            steps = format_count(body.get("n_steps", 0), "step")
+            said = f"{body.get('verdict')} after {steps}, policy {policy.get('name')} {policy.get('version')}, {policy.get('digest')}"
+        case _:
+            said = ", ".join(f"{name} {value}" for name, value in body.items() if isinstance(value, str | int | float))
+    return said
 
 
 def describe_verification(found: Verification) -> dict[str, Any]:

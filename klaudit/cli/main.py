@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 import klaudit
-from klaudit.cli import audit, budget, dashboard, db, demo, drift, export, imports, ledger, policy, report, rules, runs
+from klaudit.cli import audit, backtest, budget, dashboard, db, demo, drift, export, frontier, imports, ledger, policy, report, rules, runs
 from klaudit.cli.output import messages
 from klaudit.errors import KlauditError
 
@@ -33,9 +33,11 @@ app.add_typer(runs.app, name="runs")
 app.command(name="import")(imports.import_runs)
 app.command(name="export")(export.write_export)
 app.command(name="audit")(audit.audit_run)
+app.command(name="backtest")(backtest.run_backtest)
 app.add_typer(rules.app, name="rules")
 app.add_typer(policy.app, name="policy")
 app.add_typer(drift.app, name="drift")
+app.command(name="frontier")(frontier.show_frontier)
 app.add_typer(budget.app, name="budget")
 app.add_typer(ledger.app, name="ledger")
 app.command(name="report")(report.write_report)

@@ -19,6 +19,14 @@ StoreOption = Annotated[
 ]
 ByOption = Annotated[str | None, typer.Option("--by", metavar="WHO", help="Your name, for the ledger. Default: $KLAUDIT_ACTOR.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+PolicyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        metavar="FILE|PRESET",
+        help="Policy file (TOML), or the name of a preset. Default: the policy that the run was trained under.",
+    ),
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or its name.")]
 
 

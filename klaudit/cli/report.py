@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from klaudit.cli.options import RunArgument, StoreOption, read_given_store
+from klaudit.audit import find_policy
+from klaudit.cli.options import PolicyOption, RunArgument, StoreOption, read_given_store
 from klaudit.cli.output import messages
 from klaudit.workflows.reports import compose_report, save_report
 
@@ -25,11 +26,13 @@ def write_report(
     run: RunArgument,
     report_format: Annotated[Format, typer.Option("--format", help="html is one file with its charts in it.")] = Format.html,
     out: Annotated[Path | None, typer.Option("--out", metavar="PATH", help="File to write; default standard output.")] = None,
+    policy: PolicyOption = None,
     store: StoreOption = None,
 ) -> None:
     """Write a report of a run."""
+    chosen = None if policy is None else find_policy(policy)
     with read_given_store(store) as opened:
-        text = compose_report(opened, run, report_format=report_format.value, generated_at=datetime.now(UTC))
+        text = compose_report(opened, run, report_format=report_format.value, generated_at=datetime.now(UTC), policy=chosen)
     if out is None:
         sys.stdout.write(text)
         return

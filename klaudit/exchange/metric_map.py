@@ -12,7 +12,15 @@ from typing import Any
 
 from klaudit.errors import InvalidConfig
 from klaudit.exchange.frameworks import FRAMEWORKS, HUGGING_FACE_TRAINER, KLAUDIT_PPO, TRL_PPO, Framework
-from klaudit.exchange.frameworks.framework import Arguments, Series, Settled, find_argument, find_estimator, find_number
+from klaudit.exchange.frameworks.framework import (
+    Arguments,
+    Series,
+    Settled,
+    describe_place,
+    find_argument,
+    find_estimator,
+    find_number,
+)
 from klaudit.records import PRIMARY, UNDECLARED, KLReading, KLSeries, StepRecord, find_governing_series
 from klaudit.records.series import Aggregation, Estimator
 
@@ -157,6 +165,7 @@ def resolve_series(
     series, more = _apply_window(framework, series, arguments)
     notes += more
     notes += _describe_clamps(framework, series)
+    notes += _describe_places(framework, series, arguments)
     temperature = find_number(arguments, framework.temperature_argument) if framework.temperature_argument else None
     return _name_series(framework, series, temperature=temperature if temperature and temperature > 0 else None), tuple(notes)
 
@@ -228,6 +237,17 @@ def _describe_clamps(framework: Framework, series: Series) -> list[str]:
         for key, limit in framework.clamps.items()
         if key in series and series[key].estimator in framework.clamped_estimators
     ]
+
+
+def _describe_places(framework: Framework, series: Series, arguments: Arguments) -> list[str]:
+    places = {} if framework.find_places is None else framework.find_places(arguments)
+    notes: list[str] = []
+    for key, place in places.items():
+        # A `+` makes the gradient another one, that of k2 (verl 0.9.1 core_algos.py lines 2188-2247).
+        is_corrected = str(find_argument(arguments, framework.estimator_arguments.get(key, ""))).endswith("+")
+        if key in series and not is_corrected:
+            notes += describe_place(key, place=place, estimator=series[key].estimator)
+    return notes
 
 
 def _name_series(framework: Framework, series: Series, *, temperature: float | None) -> dict[str, KLSeries]:

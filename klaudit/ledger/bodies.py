@@ -140,3 +140,15 @@ def describe_batch(records: Sequence[StepRecord], *, leaves: Sequence[bytes], n_
         "root": root,
         "n_samples": n_samples,
     }
+
+
+def describe_audit(*, policy: Mapping[str, str], n_steps: int, verdict: str, n_findings: Mapping[str, int]) -> dict[str, Any]:
+    """Body of `audited`: which policy judged how many steps, and what came of it.
+
+    Args:
+        policy: its `name`, `version` and `digest`.
+        n_steps: that were judged.
+        verdict: `pass`, `warn` or `fail`.
+        n_findings: by severity.
+    """
+    return {"policy": dict(policy), "n_steps": n_steps, "verdict": verdict, "n_findings": dict(n_findings)}

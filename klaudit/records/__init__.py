@@ -5,6 +5,7 @@ from klaudit.records.budget import KLBudget
 from klaudit.records.checkpoint import Checkpoint, ReferenceModel
 from klaudit.records.drift import DriftMeasurement
 from klaudit.records.finding import Finding, Severity, identify_finding
+from klaudit.records.limit_change import BudgetTerm, LimitChange, list_limit_changes
 from klaudit.records.rollup import RollUp
 from klaudit.records.run import Run, RunSummary, Segment
 from klaudit.records.series import PRIMARY, UNDECLARED, UNIT_LABELS, KLReading, KLSeries, find_governing_series, find_update_series
@@ -15,12 +16,14 @@ __all__ = [
     "UNDECLARED",
     "UNIT_LABELS",
     "Alert",
+    "BudgetTerm",
     "Checkpoint",
     "DriftMeasurement",
     "Finding",
     "KLBudget",
     "KLReading",
     "KLSeries",
+    "LimitChange",
     "LoggedStep",
     "ReferenceModel",
     "RollUp",
@@ -34,4 +37,5 @@ __all__ = [
     "find_governing_series",
     "find_update_series",
     "identify_finding",
+    "list_limit_changes",
 ]

@@ -25,6 +25,8 @@ LedgerKind = Literal[
     "drift_measured",
     "budget_set",
     "budget_removed",
+    "policy_set",
+    "audited",
 ]
 
 

@@ -34,5 +34,7 @@ class Session:
     """Set in code for this run."""
     controller: Mapping[str, Any] | None = None
     """State of the beta controller as the segment begins, as JSON."""
+    audit_policy: Mapping[str, Any] | None = None
+    """The policy of the live audit, as JSON; None: written by a klaudit that did not say it."""
     journals: tuple[str, ...] = ()
     """Directories that the session's journal may lie in, in order."""

@@ -10,11 +10,11 @@ from sqlalchemy import RowMapping, insert, select, update
 
 from klaudit.errors import InvalidRecord
 from klaudit.ledger.bodies import describe_budget
-from klaudit.records import KLBudget, Run
+from klaudit.records import BudgetTerm, KLBudget, Run
 from klaudit.records.ledger import LedgerDraft
 from klaudit.records.moment import format_moment
 from klaudit.store.engine import Database
-from klaudit.store.ledger import LedgerRepository
+from klaudit.store.ledger import LedgerRepository, read_entries
 from klaudit.store.presence import require_run
 from klaudit.store.tables import kl_budgets
 
@@ -57,6 +57,17 @@ class BudgetRepository:
     def for_run(self, run: Run) -> Sequence[KLBudget]:
         """Budgets in force that cover a run, the oldest first."""
         return [budget for budget in self.list() if budget.covers(run.id, run.name)]
+
+    def history(self, run: Run) -> Sequence[BudgetTerm]:
+        """Budgets that cover or covered a run, with the end of their time, the oldest first; who removed one is said by the ledger."""
+        query = select(kl_budgets).order_by(kl_budgets.c.created_at, kl_budgets.c.id)
+        with self._database.reading() as connection:
+            every = [(from_budget_row(row), row["removed_at"]) for row in connection.execute(query).mappings()]
+            covering = [(budget, removed_at) for budget, removed_at in every if budget.covers(run.id, run.name)]
+            is_any_removed = any(removed_at is not None for _, removed_at in covering)
+            removals = read_entries(connection, kind="budget_removed") if is_any_removed else []
+        removed_by = {entry.body.get("budget"): entry.actor.label for entry in removals}
+        return [BudgetTerm(budget, removed_at, removed_by.get(budget.id)) for budget, removed_at in covering]
 
     def remove(self, budget_id: str) -> None:
         """Take a budget out of force; its row stays, with the time.

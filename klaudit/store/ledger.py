@@ -111,6 +111,14 @@ class LedgerRepository:
         with self._database.reading() as connection:
             return read_entries(connection, run_id=run_id, after_seq=after_seq, limit=limit)
 
+    def find_last(self, kind: LedgerKind, *, run_id: str) -> LedgerEntry | None:
+        """The last entry of a kind about a run; None where there is none."""
+        query = select_as_it_lies(ledger_entries).where(_OF_RUN, ledger_entries.c.kind == kind)
+        with self._database.reading() as connection:
+            last = query.order_by(ledger_entries.c.run_seq.desc()).limit(1)
+            row = connection.execute(last, {"run": run_id}).mappings().first()
+        return None if row is None else _from_entry_row(row)
+
     def head(self) -> LedgerHead:
         """The last entry of the store, and of each run."""
         with self._database.reading() as connection:
@@ -126,11 +134,15 @@ class LedgerRepository:
             return {one.run_id: one for one in _read_run_heads(connection)}
 
 
-def read_entries(connection: Connection, *, run_id: str | None = None, after_seq: int = 0, limit: int | None = None) -> list[LedgerEntry]:
-    """Entries in order, as `LedgerRepository.list` gives them."""
+def read_entries(
+    connection: Connection, *, run_id: str | None = None, kind: LedgerKind | None = None, after_seq: int = 0, limit: int | None = None
+) -> list[LedgerEntry]:
+    """Entries in order, as `LedgerRepository.list` gives them; of one kind only, where it is given."""
     query = select_as_it_lies(ledger_entries).where(ledger_entries.c.seq > after_seq).order_by(ledger_entries.c.seq).limit(limit)
     if run_id is not None:
         query = query.where(ledger_entries.c.run_id == run_id)
+    if kind is not None:
+        query = query.where(ledger_entries.c.kind == kind)
     return [_from_entry_row(row) for row in connection.execute(query).mappings()]
 
 

@@ -135,6 +135,8 @@ def _begin(store: "Store", session: Session, *, anew: bool) -> Begun:
             controller=session.controller,
         )
     )
+    if session.audit_policy is not None:
+        store.ledger.note("policy_set", {"segment": index, **session.audit_policy}, run_id=run.id)
     return Begun(run, index, tuple(store.budgets.for_run(run)), earlier)
 
 

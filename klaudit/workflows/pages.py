@@ -1,11 +1,13 @@
 """What the pages show: reads of the store, turned into views."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from klaudit.records import Finding, KLBudget, Run, RunSummary, Segment
+from klaudit.audit import list_rules
+from klaudit.records import Finding, KLBudget, Run, RunSummary, Segment, Severity
 from klaudit.report.views import (
     CaptureView,
     DriftView,
@@ -25,8 +27,12 @@ from klaudit.report.views import (
     view_sample,
 )
 from klaudit.report.views.capture import find_silence, state_waiting
+from klaudit.report.views.finding import FindingsView, FindingView, JudgedView, RuleText, view_findings, view_judged
+from klaudit.report.views.frontier import FrontierView, view_frontier
 from klaudit.store import LEVELS, Store, open_store
 from klaudit.store.sessions import LEASE_S, Waiting, is_segment_live
+from klaudit.workflows.audits import audit_stored_run
+from klaudit.workflows.frontier import study_stored_runs
 
 LONG_RUN = 5_000
 """Steps beyond which a run is drawn from its roll-ups."""
@@ -40,6 +46,8 @@ MAX_BROKEN = 64
 WINDOWS = 10
 """Spans of a budget's window that are read: what lies before weighs less than 1e-8 in its EWMA."""
 
+MOST_FINDINGS = 500
+"""Findings of all runs that are read at once, those of the newest runs first."""
 
 PASSING = 100
 """Steps of a live trainer that are on their way; so few are not worth a word unless the store has not heard of it for long."""
@@ -156,6 +164,45 @@ class Pages:
         steps = self._store.steps.read(run.id, places)
         return view_drift(run, measurements=measurements, steps=steps, budgets=budgets, logged=buckets)
 
+    def show_frontier(self, run_ids: Sequence[str]) -> FrontierView:
+        """Reward against drift of one run, or of several as a sweep.
+
+        Raises:
+            RunNotFound: one of them is not there.
+        """
+        return view_frontier(study_stored_runs(self._store, run_ids))
+
+    def show_findings(self, run_id: str) -> FindingsView:
+        """What was found in one run, the worst first.
+
+        Raises:
+            RunNotFound: no run has that id.
+        """
+        run = self._store.runs.get(run_id)
+        return FindingsView(view_findings(self._store.findings.list(run.id), run=run, rules=describe_rules()))
+
+    def list_findings(self) -> FindingsView:
+        """What was found in all runs, the gravest first and among them the newest run's, up to `MOST_FINDINGS`."""
+        found: list[FindingView] = []
+        n_left_out = 0
+        for summary in sorted(self._store.runs.list(), key=lambda one: (one.run.started_at, one.run.name), reverse=True):
+            n_here = sum(summary.n_findings.values())
+            if len(found) + n_here > MOST_FINDINGS and found:
+                n_left_out += n_here
+            elif n_here:
+                found += view_findings(self._store.findings.list(summary.run.id), run=summary.run, rules=describe_rules())
+        return FindingsView(tuple(sorted(found, key=lambda one: -Severity(one.severity).rank)), n_left_out)
+
+    def show_judged(self, run_id: str) -> JudgedView | None:
+        """What was judged of a run and what could not be, by an audit of its steps; None for a run too long to audit for a page.
+
+        Raises:
+            RunNotFound: no run has that id.
+        """
+        if self._store.runs.summarize(run_id).n_steps > LONG_RUN:
+            return None
+        return view_judged(audit_stored_run(self._store, run_id).to_dict(), rules=describe_rules())
+
     def _read_long_run(self, summary: RunSummary, *, findings: Sequence[Finding], budgets: Sequence[KLBudget]) -> LongRun:
         store, run_id = self._store, summary.run.id
         level, keys = choose_level(summary.n_steps), list_drawn_keys(summary)
@@ -219,6 +266,22 @@ def open_pages(url: str, *, journals: Sequence[str] = ()) -> Pages:
         StoreError: there is none, or it cannot be read.
     """
     return Pages(open_store(url, read_only=True, journals=journals))
+
+
+@functools.cache
+def describe_rules() -> Mapping[str, RuleText]:
+    """What every rule says of itself, by its code."""
+    return {
+        one.code: RuleText(
+            code=one.code,
+            name=one.name,
+            summary=one.summary,
+            why=one.sections["Why it matters"],
+            todo=one.sections["What to do"],
+            settings={parameter.name: parameter.text for parameter in one.parameters},
+        )
+        for one in list_rules()
+    }
 
 
 def choose_level(n_steps: int) -> int:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 from klaudit.alerts import Channel
-from klaudit.audit import AuditEngine, Policy
+from klaudit.audit import AuditEngine, Policy, describe_policy
 from klaudit.errors import (
     InvalidRecord,
     JournalUnwritable,
@@ -54,6 +54,7 @@ from klaudit.store.journal import (
 from klaudit.store.journal import encode_series as encode_series_entry
 from klaudit.store.sessions import BATCH, LEASE_S, UNREACHABLE, Begun, apply_entry, begin_session, end_session, store_steps
 from klaudit.workflows.alerting import AlertSender
+from klaudit.workflows.audits import note_audit
 from klaudit.workflows.replays import keep_replayed_findings
 
 Durability = Literal["step", "batch"]
@@ -642,11 +643,25 @@ class RunRecorder:
     def _end(self, store: Store, begun: Begun, *, failed: bool) -> None:
         self._alerts.wait(LAST_ALERTS_TIMEOUT_S)
         self._alerts.note_deliveries(store)
-        now = datetime.now(UTC)
-        end_session(store, begun, failed=failed, at=now)
+        # Tried again as a whole where the store fails in between.
+        with store.together():
+            self._note_audit(store)
+            end_session(store, begun, failed=failed, at=datetime.now(UTC))
         if self._journal is not None:
             self._journal.remove()
         store.close()
+
+    def _note_audit(self, store: Store) -> None:
+        """Put into the ledger by which policy the segment was audited, with what came of it."""
+        try:
+            with self._engine_lock:
+                audit = None if self._engine is None else self._engine.conclude()
+        except Exception as error:
+            # A run must end, whatever its audit does.
+            self._reporter.note("auditing", error)
+            return
+        if audit is not None:
+            note_audit(store, audit)
 
     def _close_at_exit(self) -> None:
         """The interpreter ends and nobody closed the run: it failed where an exception ended the program, or where it had to be closed."""
@@ -832,6 +847,7 @@ def start_recording(
         in_use=in_use,
         budgets=tuple(budgets),
         controller=controller,
+        audit_policy=describe_policy(policy),
         journals=tuple(map(str, directories)),
     )
     journal = _open_journal(directories, session, reporter, usual=list_journal_directories(url))

@@ -4,6 +4,7 @@ from datetime import datetime
 from pathlib import Path
 
 import klaudit
+from klaudit.audit import Policy
 from klaudit.errors import StoreError
 from klaudit.exchange.whole_file import write_whole
 from klaudit.report import build_report, render_report
@@ -11,13 +12,20 @@ from klaudit.store import Store
 from klaudit.workflows.audits import audit_stored_run
 
 
-def compose_report(store: Store, name: str, *, report_format: str, generated_at: datetime) -> str:
+def compose_report(store: Store, name: str, *, report_format: str, generated_at: datetime, policy: Policy | None = None) -> str:
     """The text of a report.
+
+    Args:
+        store: that holds the run.
+        name: id or name of the run.
+        report_format: of `klaudit.report.render_report`.
+        generated_at: what the report says of itself.
+        policy: to audit by; None: the run's own.
 
     Raises:
         RunNotFound: no run has that id or name.
     """
-    audit = audit_stored_run(store, name)
+    audit = audit_stored_run(store, name, policy=policy)
     run = audit.run
     report = build_report(
         run=run,

@@ -14,7 +14,7 @@ BUDGETS = (KLBudget(1.0, "nats_per_sequence", id="b1", owner="safety"),)
 
 
 def test_the_json_has_the_keys_of_the_contract(build_run: BuildRun, build_step: BuildStep) -> None:
-    audited = audit_run(build_run(), [build_step(1, 2.0, se=0.1)], budgets=BUDGETS).to_dict()
+    audited = audit_run(build_run(), [build_step(2, 2.0, se=0.1)], budgets=BUDGETS).to_dict()
     assert list(audited) == ["schema_version", "run", "policy", "governing_series", "coverage", "verdict", "findings"]
     assert list(audited["policy"]) == ["name", "version", "digest"]
     assert list(audited["coverage"]) == ["steps", "kl_measured", "gaps", "non_finite", "rules_not_run"]

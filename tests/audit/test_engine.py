@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klaudit.audit import PRESETS, AuditEngine, Policy, audit_run
-from klaudit.audit.engine import count_gaps
+from klaudit.audit.spacing import count_gaps
 from klaudit.records import Finding, KLBudget, KLReading, KLSeries, Run, Severity, StepRecord
 
 BuildRun = Callable[..., Run]
@@ -78,6 +78,22 @@ def test_live_at_any_step_equals_the_audit_of_the_steps_so_far(
         engine.observe(record)
     assert repr(engine.conclude().to_dict()) == repr(audit_run(build_run(), steps, budgets=BUDGETS).to_dict())
     json.dumps(engine.conclude().to_dict(), allow_nan=False)
+
+
+@settings(max_examples=40, deadline=None)
+@given(drawn=STEPS, size=st.integers(1, 12))
+def test_steps_in_blocks_of_any_size_are_judged_as_one_after_another(
+    build_run: BuildRun, build_step: BuildStep, drawn: list[dict[str, Any]], size: int
+) -> None:
+    steps = lay_out(drawn, build_step)
+    one_by_one, in_blocks = AuditEngine(build_run(), budgets=BUDGETS), AuditEngine(build_run(), budgets=BUDGETS)
+    told: dict[str, Finding] = {}
+    for record in steps:
+        one_by_one.observe(record)
+    for first in range(0, len(steps), size):
+        told |= {finding.id: finding for finding in in_blocks.observe_all(steps[first : first + size])}
+    assert repr(in_blocks.conclude().to_dict()) == repr(one_by_one.conclude().to_dict())
+    assert repr(sorted(told.items())) == repr(sorted((finding.id, finding) for finding in one_by_one.findings))
 
 
 @settings(max_examples=60, deadline=None)

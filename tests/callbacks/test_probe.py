@@ -629,7 +629,7 @@ def test_a_short_run_says_that_the_change_rule_had_too_few_readings() -> None:
     audit = audit_run(run, steps)
     assert audit.findings == ()
     (why,) = (one.why for one in audit.coverage.rules_not_run if one.code == "KLA201")
-    assert why == "needs more than 10 finite readings of 'kl_probe' in one segment; the most was 6"
+    assert why == "needs more than 12 finite readings of 'kl_probe' in one segment; the most was 6"
 
 
 def test_a_breach_is_found_at_the_next_step_of_the_probe() -> None:

@@ -15,6 +15,7 @@ NEEDS_STORE = [
     ("runs", "show", "loud"),
     ("runs", "delete", "loud", "--yes"),
     ("audit", "loud"),
+    ("backtest", "--policy", "strict"),
     ("report", "loud"),
     ("drift", "show", "loud"),
     ("drift", "measure", "--run", "loud", "--reference", "."),
@@ -35,6 +36,7 @@ NAMES_RUN = [
     ("runs", "show", "laud"),
     ("runs", "delete", "laud", "--yes"),
     ("audit", "laud"),
+    ("backtest", "quiet", "laud", "--policy", "strict"),
     ("report", "laud", "--out", "report.html"),
     ("drift", "show", "laud"),
     ("drift", "measure", "--run", "laud", "--reference", "."),
@@ -142,9 +144,9 @@ def test_wrong_usage_is_two_and_one_line(klaudit: Command, command: tuple[str, .
 
 
 POLICIES = {
-    'name = "a"\n[rules.KLA999]\n': "unknown key 'rules.KLA999'",
+    'name = "a"\n[rules.KLA999]\n': "rules: unknown key 'KLA999'",
     'name = "a"\n[rules.KLA201]\nwarning = 3.0\n': "unknown key 'warning'",
-    'name = "a"\n[rules.KLA201]\nwarning_z = "high"\n': "warning_z",
+    'name = "a"\n[rules.KLA201]\ncritical_kl = "high"\n': "critical_kl",
     "name = \n": "expected TOML",
 }
 

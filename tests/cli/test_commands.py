@@ -24,6 +24,9 @@ READING = {
     ("audit", "quiet"): {"run", "policy", "governing_series", "coverage", "verdict", "findings"},
     ("rules", "list"): {"rules"},
     ("rules", "show", "KLA101"): {"rule"},
+    ("policy", "list"): {"policies"},
+    ("policy", "show", "strict"): {"policy"},
+    ("backtest", "--policy", "strict"): {"policy", "against", "at_least", "within_steps", "runs", "totals"},
     ("drift", "show", "loud"): {"measurements"},
     ("budget", "list"): {"budgets"},
     ("db", "check"): {"store"},
@@ -186,7 +189,7 @@ def test_an_audit_keeps_what_it_finds_for_the_pages(klaudit: Command, store_file
     assert (finding.code, str(finding.severity)) == ("KLA101", "warning")
 
 
-# --- rules and policies
+# --- rules
 
 
 def test_every_rule_is_listed_and_shown_with_its_sections(klaudit: Command) -> None:
@@ -202,16 +205,6 @@ def test_every_rule_is_listed_and_shown_with_its_sections(klaudit: Command) -> N
         described = klaudit("rules", "show", rule.name, "--json").json["rule"]
         assert described["sections"] == dict(rule.sections)
         assert {one["name"]: one["default"] for one in described["parameters"]} == {one.name: one.default for one in rule.parameters}
-
-
-def test_a_policy_is_checked_by_name_version_and_digest(klaudit: Command) -> None:
-    Path("lab.toml").write_text('name = "lab"\nversion = "7"\n[rules.KLA201]\nwarning_z = 4.0\n')
-    Path("same.toml").write_text('version = "7"\nname = "lab"\n\n[rules.KLA201]\nwarning_z = 4.0\nwindow = 20\n')
-    policy = klaudit("policy", "check", "lab.toml", "--json").json["policy"]
-    assert (policy["name"], policy["version"]) == ("lab", "7")
-    assert klaudit("policy", "check", "lab.toml").out == f"policy lab, version 7, {policy['digest']}\n"
-    # What a file leaves out has the default: both say the same.
-    assert klaudit("policy", "check", "same.toml", "--json").json["policy"]["digest"] == policy["digest"]
 
 
 # --- budgets

@@ -27,6 +27,7 @@ from klaudit.exchange.frameworks import (
     VERL,
     Framework,
 )
+from klaudit.exchange.frameworks.framework import Misleading
 from klaudit.exchange.frameworks.trl_ppo import AVERAGES
 from klaudit.exchange.metric_map import (
     UNKNOWN_TRAINER,
@@ -355,22 +356,22 @@ def resolve_one(framework: Framework, arguments: Mapping[str, Any], *, version: 
     ("arguments", "version", "estimator", "note"),
     [
         ({"use_bias_correction_kl": True}, None, "k3", "bias-corrected"),
-        ({"use_bias_correction_kl": False}, "1.16.0", "k3", None),
-        ({}, "1.9.2", "k3", None),
+        ({"use_bias_correction_kl": False}, "1.16.0", "k3", "KL(reference || policy)"),
+        ({}, "1.9.2", "k3", "KL(reference || policy)"),
         ({}, "1.10.0", "k3", "bias-corrected"),
         ({}, "1.16.0.dev0", "k3", "bias-corrected"),
         ({}, None, "k3", "the version is not known"),
         ({"importance_sampling_level": "sequence"}, "1.16.0", "unknown", "whole sequences"),
-        ({"importance_sampling_level": "sequence"}, "1.9.2", "k3", None),
+        ({"importance_sampling_level": "sequence"}, "1.9.2", "k3", "KL(reference || policy)"),
         ({"importance_sampling_level": "sequence", "use_bias_correction_kl": True}, None, "unknown", "whole sequences"),
     ],
 )
 def test_grpos_kl_is_multiplied_by_the_ratio_in_some_versions(
-    arguments: Mapping[str, Any], version: str | None, estimator: str, note: str | None
+    arguments: Mapping[str, Any], version: str | None, estimator: str, note: str
 ) -> None:
     series, notes = resolve_one(TRL_GRPO, {"beta": 0.04, **ONE_STEP, **arguments}, version=version)
     assert series.estimator == estimator
-    assert notes == "" if note is None else note in notes
+    assert note in notes
 
 
 @pytest.mark.parametrize(
@@ -592,3 +593,32 @@ def test_trls_scale_is_divided_out_of_every_average(accumulated: int, mini_batch
 
 def test_other_trainers_are_scaled_by_nothing() -> None:
     assert all(not find_scales(one, {"gradient_accumulation_steps": 4, "num_mini_batches": 2}) for one in FRAMEWORKS if one is not TRL_PPO)
+
+
+@pytest.mark.parametrize(
+    ("framework", "arguments", "told", "is_misleading"),
+    [
+        (VERL, {"actor_rollout_ref": {"actor": {"kl_loss_type": "k1"}}}, "actor/kl_loss is k1 in the loss", True),
+        (VERL, {"actor_rollout_ref": {"actor": {"kl_loss_type": "k1+"}}}, None, False),
+        (VERL, {"actor_rollout_ref": {"actor": {"kl_loss_type": "k3"}}}, "actor/kl_loss is k3 in the loss", False),
+        (VERL, {"actor_rollout_ref": {"actor": {"kl_loss_type": "mse"}}}, None, False),
+        (TRL_PPO, {"kl_estimator": "k1"}, None, False),
+        (TRL_PPO, {"kl_estimator": "k3"}, "objective/kl is k3 in the reward", False),
+        (OPENRLHF, {"algo.kl.use_loss": True, "algo.kl.estimator": "k1"}, "kl is k1 in the loss", True),
+        (OPENRLHF, {"algo.kl.use_loss": False, "algo.kl.estimator": "k1"}, None, False),
+        (SLIME, {"use_kl_loss": True, "kl_loss_type": "k1", "use_unbiased_kl": True}, None, False),
+        (SLIME, {"use_kl_loss": True, "kl_loss_type": "k1"}, "train/kl_loss is k1 in the loss", True),
+    ],
+)
+def test_an_estimator_whose_gradient_is_another_where_it_is_penalised_is_told(
+    framework: Framework, arguments: Mapping[str, Any], told: str | None, is_misleading: bool
+) -> None:
+    _, notes = resolve_series(framework, arguments=arguments)
+    found = [note for note in notes if " in the loss" in note or " in the reward" in note]
+    assert [note.partition(",")[0] for note in found] == ([] if told is None else [told])
+    assert [isinstance(note, Misleading) for note in found] == ([] if told is None else [is_misleading])
+
+
+def test_a_reference_that_follows_the_policy_by_slimes_arguments_is_told() -> None:
+    _, notes = resolve_series(SLIME, arguments={"ref_update_interval": 50})
+    assert any(note.startswith("ref_update_interval makes the policy the reference every 50 rollouts") for note in notes)

@@ -60,3 +60,18 @@ def test_a_removed_budget_binds_nobody_but_its_row_stays(store: Store) -> None:
         store.budgets.remove("b-1")
     with pytest.raises(InvalidRecord, match="there is or was one with id 'b-1'"):
         store.budgets.add(WINDOW)
+
+
+def test_the_history_of_a_run_says_until_when_a_budget_held_and_who_removed_it(store: Store) -> None:
+    prod, dev = make_run(1, name="prod-7"), make_run(2, name="dev-7")
+    for run in (prod, dev):
+        store.runs.add(run)
+    store.budgets.add(WINDOW)
+    store.budgets.add(KLBudget(10.0, unit="nats_per_sequence", run_id=dev.id, id="b-2", created_at=MOMENT))
+    store.budgets.remove("b-1")
+    (term,) = store.budgets.history(prod)
+    assert term.budget == WINDOW
+    assert term.removed_at is not None
+    assert term.removed_by == store.ledger.actor.label
+    (other,) = store.budgets.history(dev)
+    assert (other.budget.id, other.removed_at, other.removed_by) == ("b-2", None, None)

@@ -25,6 +25,19 @@ def test_an_empty_ledger_has_a_head(store: Store) -> None:
     assert store.ledger.list() == []
 
 
+def test_the_last_entry_of_a_kind_about_a_run_is_found(store: Store) -> None:
+    run = make_run()
+    store.runs.add(run)
+    for number in range(3):
+        store.ledger.note("policy_set", {"segment": number, "rules": {"KLA201": {"critical_kl": 0.5}}}, run_id=run.id)
+    store.ledger.note("policy_set", {"segment": 9}, run_id="another")
+    found = store.ledger.find_last("policy_set", run_id=run.id)
+    assert found == store.ledger.list(run_id=run.id)[-1]
+    assert found.body == {"segment": 2, "rules": {"KLA201": {"critical_kl": 0.5}}}
+    assert store.ledger.find_last("audited", run_id=run.id) is None
+    assert store.ledger.find_last("policy_set", run_id="nobody") is None
+
+
 def test_everything_that_is_done_to_a_run_has_an_entry(store: Store) -> None:
     run = make_run()
     store.runs.add(run)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -6,11 +7,11 @@ import pytest
 
 from klaudit.audit import Policy
 from klaudit.errors import InvalidConfig, RunNotFound, StoreError
-from klaudit.records import KLBudget
+from klaudit.records import Finding, KLBudget, Severity
 from klaudit.store import Store
 from klaudit.workflows.audits import audit_stored_run, keep_findings
 from klaudit.workflows.reports import compose_report, save_report
-from tests.workflows.recordings import begin, record_all
+from tests.workflows.recordings import begin, make_step, record_all
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -78,3 +79,26 @@ def test_a_report_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="cannot write"):
         save_report(tmp_path / "file" / "report.md", "text")
+
+
+def change_limit(store: Store, url: str, limit: float) -> list[Finding]:
+    """What KLA405 says of a run that was over a limit of 1 in 2020, and has another since."""
+    with begin(url) as recorder:
+        for step, kl in enumerate([0.1, 0.2, 2.0], start=1):
+            recorder.log(replace(make_step(step, kl), logged_at=datetime(2020, 1, 1, tzinfo=UTC)))
+    old = store.budgets.add(KLBudget(1.0, "nats_per_sequence", match="run"))
+    assert not [one for one in audit_stored_run(store, "run").findings if one.code == "KLA405"]
+    store.budgets.remove(old.id)
+    store.budgets.add(KLBudget(limit, "nats_per_sequence", match="run"))
+    return [one for one in audit_stored_run(store, "run").findings if one.code == "KLA405"]
+
+
+def test_a_limit_that_was_raised_after_its_breach_is_a_finding(store: Store, store_url: str) -> None:
+    (finding,) = change_limit(store, store_url, 5.0)
+    assert (finding.severity, finding.first_step, finding.value, finding.threshold) == (Severity.CRITICAL, 3, 2.0, 1.0)
+    assert "was replaced by 5 nats/sequence, per step while it was exceeded" in finding.message
+    assert f"by {store.ledger.actor.label}" in finding.message
+
+
+def test_a_limit_that_was_lowered_is_none(store: Store, store_url: str) -> None:
+    assert change_limit(store, store_url, 0.5) == []

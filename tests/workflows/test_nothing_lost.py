@@ -419,9 +419,9 @@ def test_a_brake_that_could_not_look_at_a_step_looks_at_it_with_the_next(store_u
     recorder = start(store_url, budgets=[KLBudget(1.0, "nats_per_sequence", on="value", action="stop")])
     with recorder._engine_lock:
         assert recorder.log(make_step(1, 50.0)) == ()
-    (finding,) = recorder.log(make_step(2, 0.1))
+    found = recorder.log(make_step(2, 0.1))
     recorder.close()
-    assert (finding.code, finding.detected_step) == ("KLA101", 1)
+    assert ("KLA101", 1) in [(finding.code, finding.detected_step) for finding in found]
 
 
 def test_a_reporter_that_fails_does_not_end_the_recording(store_url: str, store: Store) -> None:

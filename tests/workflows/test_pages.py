@@ -44,6 +44,41 @@ def test_pages_read_what_was_recorded(pages: Pages) -> None:
     assert pages.show_drift(run.id).run_id == run.id
 
 
+def test_findings_come_with_what_their_rule_says_of_itself(pages: Pages) -> None:
+    run = pages.find_run("run")
+    (finding,) = [one for one in pages.show_findings(run.id).findings if one.code == "KLA101"]
+    assert (finding.run_name, finding.rule, finding.threshold) == ("run", "Budget exceeded", "1 nats/sequence")
+    assert "owner of the run promised" in finding.why
+    assert finding.charts[0].levels == (("limit 1 nats/sequence", 1.0),)
+    assert pages.list_findings() == pages.show_findings(run.id)
+
+
+def test_findings_of_all_runs_come_newest_run_first_and_say_what_they_leave_out(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(store_url, create=True) as store:
+        for at, name in enumerate(("old", "new")):
+            began = datetime(2026, 11, 20 + at, tzinfo=UTC)
+            store.runs.add(Run(name, name, began, status="finished", finished_at=began))
+            store.runs.add_segment(Segment(name, 0, began, ended_at=began))
+            store.findings.upsert(
+                name, [Finding(f"{name}-{one}", name, "KLA201", "kl_jump", 2, Severity.INFO, one, one, one, "m", "r") for one in (1, 2)]
+            )
+    pages = open_pages(store_url)
+    assert [one.id for one in pages.list_findings().findings] == ["new-1", "new-2", "old-1", "old-2"]
+    monkeypatch.setattr("klaudit.workflows.pages.MOST_FINDINGS", 3)
+    view = pages.list_findings()
+    assert ([one.id for one in view.findings], view.n_left_out) == (["new-1", "new-2"], 2)
+
+
+def test_what_was_judged_is_told_of_a_run_that_is_not_too_long(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = pages.find_run("run")
+    judged = pages.show_judged(run.id)
+    assert judged is not None
+    assert judged.statement.startswith("3 steps judged by the policy default, KL measured on 3 of them (100%)")
+    assert ("KLA201", "KL jump") in {(code, rule) for code, rule, _ in judged.silent}
+    monkeypatch.setattr("klaudit.workflows.pages.LONG_RUN", 2)
+    assert pages.show_judged(run.id) is None
+
+
 def test_the_state_of_a_run_changes_with_every_step(pages: Pages, store_url: str) -> None:
     run = pages.find_run("run")
     before = pages.read_state(run.id)

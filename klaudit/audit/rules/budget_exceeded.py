@@ -8,8 +8,9 @@ from pydantic import Field
 
 from klaudit.audit.budget_watch import BudgetLevel, BudgetWatch, CheckpointWatch, describe_budget, list_latest_drift
 from klaudit.audit.episode import Episode, Judgement
-from klaudit.audit.rule import Rule, RuleParameters, complete_reading
-from klaudit.records import UNIT_LABELS, DriftMeasurement, Finding, KLBudget, Run, Severity, StepRecord
+from klaudit.audit.observation import Observation, complete_reading
+from klaudit.audit.rule import Rule, RuleParameters
+from klaudit.records import UNIT_LABELS, DriftMeasurement, Finding, KLBudget, Run, Severity
 
 REMEDIES = {
     "per_step": "Raise beta or lower the learning rate; if the sampled texts have degenerated, go back to the last checkpoint under the limit.",
@@ -74,8 +75,9 @@ class BudgetExceeded(Rule[BudgetExceededParameters]):
         for watch in self.watches:
             watch.begin_segment()
 
-    def observe(self, record: StepRecord) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Iterator[Finding]:
         """See Rule."""
+        record = observation.record
         for watch, episode in self.by_watch:
             reading = None if watch.key is None else complete_reading(record, key=watch.key, run=self.run)
             level = None if reading is None else watch.observe(reading, step=record.step)

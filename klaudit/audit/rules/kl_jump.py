@@ -2,164 +2,123 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
 
 from pydantic import Field
 
+from klaudit.audit.change_rule import LOOK, ChangeParameters, ChangeRule, describe_change, name_value
+from klaudit.audit.change_watch import JumpOutcome, KLChange
 from klaudit.audit.episode import Judgement
-from klaudit.audit.rule import Rule, RuleParameters, complete_reading
-from klaudit.detectors import JumpDetector, JumpScore, find_noise_floor
-from klaudit.records import UNIT_LABELS, Finding, KLReading, Run, Severity, StepRecord
-
-NOMINAL_LENGTH = 100.0
-"""Tokens a sequence where a series in nats per token comes without lengths: what makes 0.01 nats/token and 1 nat/sequence the same limit."""
+from klaudit.audit.observation import Observation
+from klaudit.records import Finding, Severity
 
 
-class KLJumpParameters(RuleParameters):
+class KLJumpParameters(ChangeParameters):
     """Parameters of KLA201."""
 
-    window: int = Field(default=20, ge=5, le=1000, description="readings that a reading is compared with")
-    warm_up: int = Field(default=10, ge=5, le=1000, description="readings before the first judgement")
-    warning_z: float = Field(default=3.5, gt=0, description="noise standard deviations above what was expected that make a warning")
-    critical_z: float = Field(
-        default=6.0, gt=0, description="noise standard deviations that make it critical, if critical_kl is reached too"
-    )
-    critical_kl: float = Field(default=1.0, ge=0, description="nats/sequence below which no jump is critical")
-    least_noise: float = Field(default=0.015, gt=0, description="least noise standard deviation of d = sqrt(KL per sequence)")
-    relative_noise: float = Field(
-        default=0.06, ge=0, description="least noise standard deviation of d as a share of d: what a policy moves between updates anyway"
-    )
-    quiet_steps: int = Field(default=3, ge=1, le=1_000_000, description="readings below warning_z that end an episode")
+    critical_z: float = Field(default=8.0, gt=0, description="standard deviations that make it critical, if critical_kl is reached too")
 
 
-class KLJump(Rule[KLJumpParameters]):
-    """The KL to the reference jumps up.
+class KLJump(ChangeRule[KLJumpParameters]):
+    """The KL to the reference jumps up within one step.
 
     What it checks:
-        The governing series in d = sqrt(KL per sequence), upward, against the window before it. A series in nats per token is brought
-        to sequences by its mean length. Readings that are absent, NaN or infinite are left out.
+        Each reading of the governing series against its forecast from the readings before it, once there are twelve. Six forecasters, three
+        gains on a linear and on a logarithmic scale, are believed by how likely they made the readings so far. Within three readings the
+        jump is called a spike, when half of it is gone, or a level shift. Readings that are absent, NaN or infinite are left out. With the
+        policy's detector z_score or window_change, what W&B's automations would have said, upward and downward, always a warning.
 
     Formula:
-        z = (d - e) / s. e = the higher of the window's median and its Theil-Sen line carried on to this step; s = max(1.4826 MAD of the
-        residuals from the line, noise floor) x sqrt(1 + 1/n + (x - mean)^2 / Sxx). The noise floor is the largest of what sampling does,
-        relative_noise x d, and least_noise. Sampling moves d by SE / (2 d), at most sqrt(SE), where the batch gives a standard error;
-        else by 1 / sqrt(2 B) for k1 and in proportion to d for full and k3; by 0.05 if the batch size is unknown.
-        Warning at z >= warning_z; critical at z >= critical_z and d^2 >= critical_kl.
+        z = (x - e) / s above a limit that follows from false_alarms_per_1000; e is the higher of level and damped trend (Holt), s the root
+        mean square of the last 50 innovations clipped at 2.5 s, on the scale of the forecaster; never below 0.0007 nats/sequence, 0.8 of
+        the batches' own standard error, and the rounding of the log. Of the six, the chances of so high a reading under Student-t errors
+        are averaged, and z is given back from the mean. x must also be 4% above the median of the last nine readings.
+        Critical at z >= critical_z with a KL of critical_kl or more, and when such a jump stays as a level shift at twice what was expected.
 
     Why it matters:
         A policy that leaves the reference within a step or two has usually taken a broken update: a learning rate, a batch of
         outliers, an advantage that was not normalised. It is cheapest to undo at once.
 
     Parameters and where the defaults come from:
-        window 20, warm_up 10, warning_z 3.5 (the modified z-score of Iglewicz and Hoaglin), critical_z 6 and critical_kl 1: rule R06 of
-        the catalogue. The line is there because KL starts at 0 and grows: against a plain median, growth itself alarms.
-        relative_noise 0.06: the KL of a healthy policy wanders by some 10% from update to update, which no standard error of a batch
-        tells; without it 12% of healthy simulated runs of 60 steps alarm, with it none. least_noise 0.015: a jump from 0 to
-        0.003 nats/sequence is the least that can be a finding. Held by simulation in tests/audit/rules: healthy growth of several
-        shapes with a standard error of 5 to 10% gives no finding, and a learning rate x20 for three steps, which multiplies the KL by
-        2 to 5, is found within 3 steps in at least 9 of 10 runs. On pure noise below 0.2 false alarms per 1,000 steps (tests/detectors).
-        quiet_steps 3 is a convention, so that a rise over a few steps is one finding.
+        The limits come from the policy's false_alarms_per_1000 by simulation with autocorrelated noise and Student-t tails
+        (tests/detectors/test_kl_change.py holds them to it; docs/detection.md has the score). critical_kl 1: rule R06 of the catalogue.
+        critical_z 8: twice the distance at which Student-t noise of six degrees of freedom gives one false alarm in 5,000 steps.
+        quiet_steps 8: as long as the detector waits after an alarm, so that one change is one finding.
 
     What to do:
         Look at the sampled texts of the step, at the learning rate, the clip fraction and the policy-update KL around it; if the level
         stays, go back to the checkpoint before it.
 
     Example finding:
-        KL to reference (full, nats/sequence) jumped to 2.34 nats/sequence at step 31 where 0.42 was expected: d = 1.53 is 12.1 noise standard deviations above 0.65.
+        KL to reference (full, nats/sequence) jumped to 2.34 nats/sequence at step 31 where 0.42 nats/sequence was expected, 12.1 standard deviations above; it has stayed until step 34: a level shift.
     """
 
     code = "KLA201"
     name = "kl_jump"
-    version = 1
+    version = 2
     severities = (Severity.WARNING, Severity.CRITICAL)
     parameters_model = KLJumpParameters
 
-    def __init__(self, run: Run, *, parameters: KLJumpParameters, budgets: object = ()) -> None:
-        super().__init__(run, parameters=parameters)
-        self.key = run.governing_key
-        self.episode = self.start_episode(series=self.key, quiet_steps=parameters.quiet_steps)
-        self.most_readings = 0
-        self.reset()
-
-    def reset(self) -> None:
+    def observe(self, observation: Observation) -> Iterator[Finding]:
         """See Rule."""
-        self.detector = JumpDetector(
-            window=max(self.parameters.window, self.parameters.warm_up), warm_up=self.parameters.warm_up, baseline="trend"
-        )
-        self._n_readings = 0
-        self._has_length: bool | None = None
-
-    def observe(self, record: StepRecord) -> Iterator[Finding]:
-        """See Rule."""
-        reading = None if self.key is None else complete_reading(record, key=self.key, run=self.run)
-        per_sequence = None if reading is None else self._bring_to_sequence(reading)
-        if reading is None or per_sequence is None or per_sequence.value is None:
+        if not self.count(observation):
             return
-        self._n_readings += 1
-        self.most_readings = max(self.most_readings, self._n_readings)
-        d = math.sqrt(max(per_sequence.value, 0.0))
-        noise_floor = max(find_noise_floor(per_sequence), self.parameters.relative_noise * d, self.parameters.least_noise)
-        window: dict[str, Any] = {"steps": list(self.detector.positions), "d": list(self.detector.values)}
-        score = self.detector.observe(d, position=record.step, noise_floor=noise_floor)
-        if score is None:
-            return
-        judgement = self._judge(reading, score=score, d=d, noise_floor=noise_floor, step=record.step, window=window)
-        finding = self.episode.observe(record, judgement)
+        outcome, change = observation.jump_outcome, observation.change
+        if outcome is not None and self.episode.is_open:
+            yield from self._settle(outcome)
+        is_jump = change is not None and change.change.kind == "jump"
+        finding = self.episode.observe(observation.record, self._judge(change, step=observation.step) if change and is_jump else None)
         if finding is not None:
             yield finding
 
-    def explain_silence(self) -> Iterator[str]:
-        """See Rule."""
-        if self.key is None:
-            yield "no reference KL of known estimator and unit"
-        elif self.most_readings <= self.parameters.warm_up:
-            yield f"needs more than {self.parameters.warm_up} finite readings of {self.key!r} in one segment; the most was {self.most_readings}"
-
-    def _bring_to_sequence(self, reading: KLReading) -> KLReading | None:
-        """The reading in nats per sequence; with or without lengths is settled by the segment's first reading, so that scales never mix."""
-        if not reading.is_finite:
-            return None
-        if self._has_length is None:
-            self._has_length = reading.mean_length is not None
-        if reading.series.unit == "nats_per_token" and not self._has_length:
-            reading = replace(reading, mean_length=NOMINAL_LENGTH)
-        converted = reading.to_unit("nats_per_sequence")
-        return converted if converted.is_finite else None
-
-    def _judge(
-        self, reading: KLReading, *, score: JumpScore, d: float, noise_floor: float, step: int, window: dict[str, Any]
-    ) -> Judgement | None:
-        limits = self.parameters
-        if score.z < limits.warning_z:
-            return None
-        assert reading.value is not None
-        is_critical = score.z >= limits.critical_z and d * d >= limits.critical_kl
-        unit = UNIT_LABELS[reading.series.unit]
-        expected = (score.expected / d) ** 2 * reading.value
+    def _judge(self, change: KLChange, *, step: int) -> Judgement:
+        score, reading = change.change.score, change.reading
+        is_critical = change.detector == "klaudit" and score >= self.parameters.critical_z and self.is_large(change)
         message = (
-            f"{reading.series.label} jumped to {reading.value:.3g} {unit} at step {step} where {expected:.3g} was expected: "
-            f"d = {d:.3g} is {score.z:.1f} noise standard deviations above {score.expected:.3g}."
+            f"{reading.series.label} jumped to {name_value(reading.value or 0.0, reading=reading)} at step {step} where "
+            f"{name_value(change.change.expected, reading=reading)} was expected, {score:.1f} standard deviations above."
         )
-        evidence = {
-            "series": {"key": self.key, "estimator": reading.series.estimator, "unit": reading.series.unit},
-            "kl": reading.value,
-            "standard_error": reading.standard_error,
-            "d": d,
-            "expected_d": score.expected,
-            "scale_d": score.scale,
-            "noise_floor_d": noise_floor,
-            "z": score.z,
-            "window": window,
-            "limits": limits.model_dump(),
-        }
         return Judgement(
             severity=Severity.CRITICAL if is_critical else Severity.WARNING,
-            badness=score.z,
-            message=message,
-            remedy="Look at the sampled texts, learning rate, clip fraction and policy-update KL of this step; if the level stays, go back to the checkpoint before it.",
-            value=score.z,
-            threshold=limits.critical_z if is_critical else limits.warning_z,
-            unit="noise standard deviations",
-            evidence=evidence,
+            badness=score,
+            message=message if change.detector == "klaudit" else describe_alarm(change, step=step),
+            remedy=f"{LOOK}; if the level stays, go back to the checkpoint before it.",
+            value=score,
+            threshold=change.change.limit,
+            unit="of the mean before" if change.detector == "window_change" else "standard deviations",
+            evidence=describe_change(change, key=self.key),
         )
+
+    def _settle(self, outcome: JumpOutcome) -> Iterator[Finding]:
+        """Tell what became of the jump, and end the episode."""
+        finding = self.episode.finding
+        assert finding is not None
+        n = outcome.n_readings
+        told = (
+            f"; it was back within {n} reading{'s' if n > 1 else ''}: a spike."
+            if outcome.kind == "spike"
+            else f"; it has stayed until step {outcome.step}: a level shift."
+        )
+        stays_high = outcome.kind == "level shift" and outcome.value >= 2 * outcome.expected
+        is_large = float(finding.evidence.get("kl_per_sequence") or 0.0) >= self.parameters.critical_kl
+        severity = Severity.CRITICAL if stays_high and is_large else finding.severity
+        evidence = {**finding.evidence, "outcome": outcome.kind, "outcome_step": outcome.step, "outcome_kl": outcome.value}
+        self.episode.revise(
+            severity=severity, message=finding.message.removesuffix(".") + told, evidence=evidence, last_step=outcome.last_off_step
+        )
+        ended = self.episode.end()
+        if ended is not None:
+            yield ended
+
+
+def describe_alarm(change: KLChange, *, step: int) -> str:
+    """What one of W&B's automations saw, for people."""
+    told, reading = change.change, change.reading
+    side = "above" if told.direction > 0 else "below"
+    usual = name_value(told.expected, reading=reading)
+    if change.detector == "window_change":
+        share = f"{told.score:.0%} {side}" if math.isfinite(told.score) else side
+        return f"{reading.series.label}: the mean of the last readings was {share} that of those before, {usual}, at step {step}."
+    was = f"{reading.series.label} was {name_value(reading.value or 0.0, reading=reading)} at step {step}"
+    if not math.isfinite(told.score):
+        return f"{was}, after readings that had stood still at {usual}."
+    return f"{was}, {told.score:.1f} standard deviations {side} the mean of the readings before, {usual}."

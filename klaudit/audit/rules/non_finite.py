@@ -1,14 +1,13 @@
 """KLA303 non_finite."""
 
-import math
 from collections.abc import Iterator
 
 from pydantic import Field
 
 from klaudit.audit.episode import Episode, Judgement
+from klaudit.audit.observation import Observation
 from klaudit.audit.rule import Rule, RuleParameters
-from klaudit.records import PRIMARY, Finding, Severity, StepRecord
-from klaudit.records.non_finite import encode_float
+from klaudit.records import Finding, Severity, StepRecord
 
 
 class NonFiniteParameters(RuleParameters):
@@ -53,9 +52,10 @@ class NonFinite(Rule[NonFiniteParameters]):
     _first_step = 0
     _n_steps = 0
 
-    def observe(self, record: StepRecord) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Iterator[Finding]:
         """See Rule."""
-        broken = list_non_finite(record, first=self.run.governing_key or PRIMARY)
+        record = observation.record
+        broken = observation.non_finite
         if self._episode is None or not self._episode.is_open:
             if not broken:
                 return
@@ -92,11 +92,3 @@ class NonFinite(Rule[NonFiniteParameters]):
             unit="steps",
             evidence={"names": dict(self._names), "n_steps": self._n_steps, "last_broken_step": record.step},
         )
-
-
-def list_non_finite(record: StepRecord, *, first: str = PRIMARY) -> dict[str, str]:
-    """Names of a step's numbers that are NaN or infinite, and which they are; the series `first` leads."""
-    numbers = {PRIMARY: record.kl.value} | {key: reading.value for key, reading in record.readings.items()}
-    numbers |= {"beta": record.beta, "score": record.score, **record.metrics}
-    broken = {name: str(encode_float(number)) for name, number in numbers.items() if number is not None and not math.isfinite(number)}
-    return {first: broken[first], **broken} if first in broken else broken

@@ -50,6 +50,7 @@ AREAL = Framework(
         "ppo_actor/update/importance_weight/avg": "ratio",
         "ppo_actor/update/approx_kl/avg": "log_ratio_new_to_old",
     },
+    find_places=lambda _: {KL_REWARDS: "reward"},
     settle=_settle_areal,
     notes=(
         "no KL is logged as such: klaudit divides kl_rewards by -kl_ctl, and needs the arguments for that",

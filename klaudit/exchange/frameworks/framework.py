@@ -15,6 +15,9 @@ Arguments: TypeAlias = Mapping[str, Any]
 """A trainer's arguments: flat, nested, or flat with dots in the names."""
 Checked: TypeAlias = Literal["run", "logger", "read"]
 
+Place: TypeAlias = Literal["loss", "reward"]
+"""Where a trainer puts the KL that it penalises."""
+
 CHECKED_LABELS: Mapping[Checked, str] = {
     "run": "trained with in klaudit's tests",
     "logger": "its own logger is driven in klaudit's tests, no training",
@@ -31,6 +34,15 @@ ESTIMATOR_NAMES: Mapping[str, Estimator] = {
     "full": "full",
 }
 """What trainers call an estimator -> what it is; `abs` and whatever else is `unknown`. A `+` at the end changes the gradient only."""
+
+
+FALLS_BACK = ", so its KL falls back each time; drift from where training began is not this KL"
+
+
+class Misleading(str):
+    """A note of something that certainly does not do, or is not, what it is called."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +128,8 @@ class Framework:
     """Keys that say nothing about a step."""
     find_scales: Callable[[Arguments], Mapping[str, float]] | None = None
     """The arguments -> by which number the trainer multiplies what it logs under a key, and should not."""
+    find_places: Callable[[Arguments], Mapping[str, Place]] | None = None
+    """The arguments -> where the KL of a key is penalised, for those whose gradient is the plain one of their estimator."""
     settle: Settle | None = None
     notes: tuple[str, ...] = ()
     """What holds for every run of this trainer: sentences without a full stop."""
@@ -188,12 +202,29 @@ def change_series(series: Series, keys: frozenset[str] | set[str], **changes: An
 
 
 def describe_moving_reference(arguments: Arguments) -> tuple[str, ...]:
-    """What to say of a trainer whose reference follows its policy (TRL 1.16.0 trl/trainer/callbacks.py lines 116-154)."""
+    """What to say of a trainer whose reference follows its policy (TRL 1.16.0 trl/trainer/callbacks.py lines 116-154; slime's --ref-update-interval)."""
+    interval = find_number(arguments, "ref_update_interval")
+    if interval is not None and interval > 0:
+        return (f"ref_update_interval makes the policy the reference every {interval:g} rollouts{FALLS_BACK}",)
     if not find_argument(arguments, "sync_ref_model"):
         return ()
     alpha, every = find_number(arguments, "ref_model_mixup_alpha"), find_number(arguments, "ref_model_sync_steps")
     how = "" if alpha is None or every is None else f": every {every:g} steps {alpha:g} of the policy is mixed into it"
-    return (f"sync_ref_model moves the reference{how}, so its KL falls back each time; drift from where training began is not this KL",)
+    return (f"sync_ref_model moves the reference{how}{FALLS_BACK}",)
+
+
+def describe_place(key: str, *, place: Place, estimator: Estimator) -> tuple[str, ...]:
+    """What to say of a KL that is penalised where its estimator's gradient is not that of KL(policy || reference).
+
+    Source: Tang and Munos, arXiv 2506.09477; Liu et al., arXiv 2510.01555. It is with k2 in the loss, and with k1 in the reward.
+    """
+    if place == "loss" and estimator == "k1":
+        return (Misleading(f"{key} is k1 in the loss, whose gradient is 0 on average: the penalty holds the policy to nothing"),)
+    if place == "loss" and estimator == "k3":
+        return (f"{key} is k3 in the loss, whose gradient is that of KL(reference || policy) and not of KL(policy || reference)",)
+    if place == "reward" and estimator in ("k2", "k3"):
+        return (f"{key} is {estimator} in the reward, whose gradient is not that of KL(policy || reference)",)
+    return ()
 
 
 def describe_truncated_sampling(arguments: Arguments) -> tuple[str, ...]:

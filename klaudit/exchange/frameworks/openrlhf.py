@@ -3,6 +3,7 @@
 from klaudit.exchange.frameworks.framework import (
     Arguments,
     Framework,
+    Place,
     Series,
     Settled,
     change_series,
@@ -26,6 +27,12 @@ def _settle_openrlhf(series: Series, arguments: Arguments, _version: str | None)
     if find_argument(arguments, "algo.kl.target"):
         notes.append("beta is adaptive and not logged, so it is not recorded; its target is compared with a KL in nats per token")
     return Settled(series, tuple(notes))
+
+
+def _find_places(arguments: Arguments) -> dict[str, Place]:
+    if not find_argument(arguments, "algo.kl.use_loss"):
+        return {"kl": "reward"}
+    return {} if find_argument(arguments, "algo.kl.unbiased_gradient") else {"kl": "loss"}
 
 
 OPENRLHF = Framework(
@@ -62,6 +69,7 @@ OPENRLHF = Framework(
         "actor_grad_norm": "grad_norm",
         "critic_loss": "value_loss",
     },
+    find_places=_find_places,
     settle=_settle_openrlhf,
     notes=("where no reference is loaded, kl is a constant 0; beta is not among the keys",),
 )

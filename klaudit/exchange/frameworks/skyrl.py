@@ -44,6 +44,7 @@ SKYRL = Framework(
         "policy/policy_loss": "policy_loss",
         "generate/avg_num_tokens": "response_length",
     },
+    find_places=lambda _: {IN_REWARD: "reward", IN_LOSS: "loss"},
     settle=_settle_skyrl,
     notes=("policy/response_length is the padded length of a batch, not the mean length, and is kept under its own name",),
 )

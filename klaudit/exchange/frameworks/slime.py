@@ -3,9 +3,11 @@
 from klaudit.exchange.frameworks.framework import (
     Arguments,
     Framework,
+    Place,
     Series,
     Settled,
     change_series,
+    describe_moving_reference,
     describe_reference,
     describe_token_kl,
     find_argument,
@@ -26,9 +28,16 @@ def _settle_slime(series: Series, arguments: Arguments, _version: str | None) ->
         notes.append("each token's estimate is cut off at 10 nats on both sides")
     if find_argument(arguments, "use_unbiased_kl"):
         notes.append("each token's estimate is multiplied by policy / old policy")
+    notes += describe_moving_reference(arguments)
     if find_argument(arguments, "calculate_per_token_loss"):
         series = change_series(series, {"train/kl_loss", "train/ppo_kl"}, aggregation="token_mean")
     return Settled(series, tuple(notes))
+
+
+def _find_places(arguments: Arguments) -> dict[str, Place]:
+    if find_argument(arguments, "use_kl_loss") and not find_argument(arguments, "use_unbiased_kl"):
+        return {IN_REWARD: "reward", "train/kl_loss": "loss"}
+    return {IN_REWARD: "reward"}
 
 
 SLIME = Framework(
@@ -60,5 +69,6 @@ SLIME = Framework(
         "train/pg_loss": "policy_loss",
         "train/grad_norm": "grad_norm",
     },
+    find_places=_find_places,
     settle=_settle_slime,
 )

@@ -7,6 +7,7 @@ from klaudit.exchange.frameworks.framework import (
     Settled,
     change_series,
     describe_moving_reference,
+    describe_place,
     describe_reference,
     describe_token_kl,
     describe_truncated_sampling,
@@ -45,8 +46,10 @@ def _settle_grpo(series: Series, arguments: Arguments, version: str | None) -> S
     is_corrected = find_argument(arguments, "use_bias_correction_kl")
     if is_corrected is None and version is not None:
         is_corrected = is_at_least(version, BIAS_CORRECTED_SINCE)
-    if find_number(arguments, "beta") == 0 or is_corrected is False:
+    if find_number(arguments, "beta") == 0:
         return Settled(series, tuple(notes))
+    if is_corrected is False:
+        return Settled(series, (*notes, *describe_place("kl", place="loss", estimator="k3")))
     if is_corrected is None:
         notes.append("from TRL 1.10 on kl is k3 times policy / old policy unless use_bias_correction_kl is false; the version is not known")
         return Settled(series, tuple(notes))

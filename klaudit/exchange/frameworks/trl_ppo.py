@@ -87,6 +87,7 @@ TRL_PPO = Framework(
     # The code has -kl_coef * kl (line 776); klaudit's kl_penalty is beta * kl.
     negated=frozenset({"objective/non_score_reward"}),
     find_scales=find_ppo_scales,
+    find_places=lambda _: {"objective/kl": "reward"},
     settle=_settle_ppo,
     # Set by DefaultFlowCallback and never read: only an exception stops it (research/trainers.md 1.3).
     reads_should_stop=False,

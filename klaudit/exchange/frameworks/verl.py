@@ -88,5 +88,6 @@ VERL = Framework(
         "actor/grad_norm": "grad_norm",
         "actor/lr": "learning_rate",
     },
+    find_places=lambda _: {IN_REWARD: "reward", IN_LOSS: "loss"},
     settle=_settle_verl,
 )

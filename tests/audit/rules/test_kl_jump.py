@@ -69,9 +69,11 @@ def test_a_learning_rate_fault_is_found_within_three_steps(build_run: BuildRun, 
     shapes = list(GROWTH) * 5
     for shape in shapes:
         kl = plant_fault(simulate_growth(shape, height, rng=rng), rng=rng)
-        findings = find_jumps(build_run(), sample_steps(kl, rng=rng, build_step=build_step))
-        n_found += any(FAULT_STEP <= finding.detected_step <= FAULT_STEP + 2 for finding in findings)
-    assert n_found >= (0.9 if height > 0.1 else 0.75) * len(shapes)
+        findings = audit_run(build_run(), sample_steps(kl, rng=rng, build_step=build_step)).findings
+        changes = [finding for finding in findings if finding.code.startswith("KLA2")]
+        n_found += any(FAULT_STEP <= finding.detected_step <= FAULT_STEP + 3 for finding in changes)
+    # A rise of 2 over three steps is within what 20 readings of a growing, wandering curve leave open.
+    assert n_found >= 0.85 * len(shapes)
 
 
 def step_up(build_step: BuildStep, *, low: float, high: float, n_high: int = 3) -> list[StepRecord]:
@@ -81,19 +83,29 @@ def step_up(build_step: BuildStep, *, low: float, high: float, n_high: int = 3) 
 
 
 def test_a_jump_is_critical_only_from_one_nat_per_sequence_on(build_run: BuildRun, build_step: BuildStep) -> None:
-    (small,) = find_jumps(build_run(), step_up(build_step, low=0.1, high=0.9))
-    (large,) = find_jumps(build_run(), step_up(build_step, low=0.1, high=1.1))
+    (small,) = find_jumps(build_run(), step_up(build_step, low=0.1, high=0.9, n_high=1))
+    (large,) = find_jumps(build_run(), step_up(build_step, low=0.1, high=1.1, n_high=1))
     assert (small.severity, large.severity) == ("warning", "critical")
     assert small.detected_step == large.detected_step == 31
 
 
-def test_the_message_and_the_evidence_tell_the_jump(build_run: BuildRun, build_step: BuildStep) -> None:
-    (finding,) = find_jumps(build_run(), step_up(build_step, low=0.25, high=1.0, n_high=1))
-    # expected: d = 0.5; noise: 6% of d = 1, widened by sqrt(1 + 1/20 + 10.5^2 / 665) = 1.103
-    assert finding.value == pytest.approx(0.5 / (0.06 * 1.103), rel=0.02)
-    assert "jumped to 1 nats/sequence at step 31 where 0.25 was expected" in finding.message
-    assert "(full, nats/sequence)" in finding.message
+def test_a_jump_that_goes_back_is_called_a_spike(build_run: BuildRun, build_step: BuildStep) -> None:
+    steps = step_up(build_step, low=0.25, high=1.0, n_high=1)
+    back = [build_step(step, 0.25, se=0.0125) for step in range(32, 36)]
+    (live,) = find_jumps(build_run(), steps)
+    (finding,) = find_jumps(build_run(), steps + back)
+    assert live.status == "open"
+    assert "jumped to 1 nats/sequence at step 31 where 0.25 nats/sequence was expected" in live.message
+    assert (finding.id, finding.status, finding.last_step) == (live.id, "ended", 31)
+    assert finding.message.endswith("it was back within 1 reading: a spike.")
+    assert (finding.evidence["outcome"], finding.evidence["outcome_step"]) == ("spike", 32)
     assert finding.evidence["window"]["steps"] == list(range(11, 31))
+
+
+def test_a_jump_that_stays_is_called_a_level_shift(build_run: BuildRun, build_step: BuildStep) -> None:
+    (finding,) = find_jumps(build_run(), step_up(build_step, low=0.25, high=1.2, n_high=6))
+    assert finding.message.endswith("it has stayed until step 34: a level shift.")
+    assert (finding.severity, finding.status, finding.first_step, finding.last_step) == ("critical", "ended", 31, 34)
 
 
 def test_tiny_kl_near_zero_never_alarms(build_run: BuildRun, build_step: BuildStep) -> None:
@@ -148,4 +160,4 @@ def test_without_a_governing_series_the_rule_says_why_it_did_not_run(build_run: 
 def test_a_run_shorter_than_the_warm_up_says_so(build_run: BuildRun, build_step: BuildStep) -> None:
     result = audit_run(build_run(), [build_step(step, 0.1) for step in range(8)])
     (why,) = [one.why for one in result.coverage.rules_not_run if one.code == "KLA201"]
-    assert why == "needs more than 10 finite readings of 'kl' in one segment; the most was 8"
+    assert why == "needs more than 12 finite readings of 'kl' in one segment; the most was 8"

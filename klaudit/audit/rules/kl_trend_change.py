@@ -1,0 +1,77 @@
+"""KLA204 kl_trend_change."""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from klaudit.audit.change_rule import ChangeParameters, ChangeRule, describe_change, name_value
+from klaudit.audit.change_watch import KLChange
+from klaudit.audit.episode import Judgement
+from klaudit.audit.observation import Observation
+from klaudit.detectors.trend_break import DELAY, LEAST_VALUES
+from klaudit.records import Finding, Severity
+
+
+class KLTrendChange(ChangeRule[ChangeParameters]):
+    """The KL to the reference grows faster than its own past led to expect, slowly and steadily.
+
+    What it checks:
+        The mean of the last ten readings of the governing series against a line through fifty that ended twenty readings ago: a departure
+        over so many steps cannot hide itself. A line that falls counts as level. It needs a line through 35 readings.
+
+    Formula:
+        t = (m - l) / s above its limit; m is the mean of asinh(x / 2 x0) over the last ten readings (a logarithm well above x0, which is
+        0.000225 nats/sequence, and for k1 half a nat over the batch if that is more), l the line at their middle, s the standard error of
+        m - l, widened by (1 + r) / (1 - r) for neighbours that correlate by r. The median of the last nine readings must be three times
+        x0. Critical at twice what was expected, with a KL of critical_kl or more.
+
+    Why it matters:
+        A run that speeds up its drift has lost its anchor: a beta that fell, a controller out of range, a reward that has found a
+        loophole. A trend is seen long before a budget breaks.
+
+    Parameters and where the defaults come from:
+        The limit comes from the policy's false_alarms_per_1000 by simulation (tests/detectors/test_kl_change.py). The standard error is
+        that of a prediction by least squares, for the mean of an AR(1) process (Priestley 1981, 5.3.2); the shift of trend is rule R08 of
+        the catalogue. critical_kl 1: rule R06. quiet_steps 8: as long as the detector waits after an alarm.
+
+    What to do:
+        Look at beta, learning rate and reward since the first step of the finding; raise beta or lower the learning rate, and sample from
+        the newest checkpoint.
+
+    Example finding:
+        KL to reference (k1, nats/sequence) has left its trend upward since about step 120: 4.8 nats/sequence at step 140 where 3.9 nats/sequence was expected.
+    """
+
+    code = "KLA204"
+    name = "kl_trend_change"
+    version = 1
+    severities = (Severity.WARNING, Severity.CRITICAL)
+    parameters_model = ChangeParameters
+    warm_up: ClassVar[int] = LEAST_VALUES + DELAY
+
+    def observe(self, observation: Observation) -> Iterator[Finding]:
+        """See Rule."""
+        if not self.count(observation):
+            return
+        change = observation.change
+        is_slope = change is not None and change.change.kind == "slope"
+        finding = self.episode.observe(observation.record, self._judge(change, step=observation.step) if change and is_slope else None)
+        if finding is not None:
+            yield finding
+
+    def _judge(self, change: KLChange, *, step: int) -> Judgement:
+        reading, told = change.reading, change.change
+        value = reading.value or 0.0
+        is_critical = self.is_large(change) and value >= 2 * told.expected
+        first_step = int(told.first_position)
+        return Judgement(
+            severity=Severity.CRITICAL if is_critical else Severity.WARNING,
+            badness=told.score,
+            message=f"{reading.series.label} has left its trend upward since about step {first_step}: "
+            f"{name_value(value, reading=reading)} at step {step} where {name_value(told.expected, reading=reading)} was expected.",
+            remedy="Look at beta, learning rate and reward since then; raise beta or lower the learning rate, and sample from the newest checkpoint.",
+            value=told.score,
+            threshold=told.limit,
+            unit="standard errors",
+            evidence=describe_change(change, key=self.key),
+            first_step=first_step,
+        )
