@@ -8,7 +8,7 @@ import html
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 
@@ -32,12 +32,15 @@ PIN = 0.05
 PROBE = "kl_probe"
 """How the keys of what the live probe measures begin."""
 
+NEAR = 100
+"""Steps to both sides of a step that a link names."""
+
 N_SHADED = 50
 """Gaps that are shaded; the rest is told in words."""
 
 
-def draw_kl(view: RunView) -> go.Figure:
-    """The governing KL with its band, the budgets that limit its level, findings, checkpoints and gaps."""
+def draw_kl(view: RunView, *, at_step: int | None = None) -> go.Figure:
+    """The governing KL with its band, the budgets that limit its level, findings, checkpoints and gaps; the neighbourhood of one step."""
     figure = open_figure(height=460)
     curve = view.governing
     if curve is None:
@@ -54,7 +57,22 @@ def draw_kl(view: RunView) -> go.Figure:
     mark_resumes(figure, curve)
     figure.add_traces([*trace_checkpoints(view.checkpoint_steps, low), *trace_findings(view.markers, low, high)])
     figure.update_yaxes(title_text=title_of(curve), range=[low, high])
+    if at_step is not None and curve.steps and min(curve.steps) <= at_step <= max(curve.steps):
+        show_step(figure, at_step, least=min(curve.steps), most=max(curve.steps))
+        return label_steps(figure, f"{view.run_id} {at_step}")
     return label_steps(figure, view.run_id)
+
+
+def show_step(figure: go.Figure, step: int, *, least: int, most: int) -> None:
+    """Name one step, and show no more than its neighbourhood of a long run."""
+    figure.add_shape(
+        type="line", name="linked", yref="paper", x0=step, x1=step, y0=0, y1=1, line={"color": GREY, "width": 1.5}, layer="below"
+    )
+    font = {"color": GREY, "size": 12}
+    text = f"step {step:,}"
+    figure.add_annotation(text=text, yref="paper", x=step, y=0, xanchor="left", xshift=4, yanchor="bottom", showarrow=False, font=font)
+    if most - least > 2 * NEAR:
+        figure.update_xaxes(range=[max(least, step - NEAR), min(most, step + NEAR)])
 
 
 def draw_curves(curves: Sequence[Curve], *, height: int = 260) -> go.Figure:
@@ -346,8 +364,8 @@ def trace_intervals(points: Sequence[DriftPoint], interval: str) -> go.Scatter:
     )
 
 
-def draw_limit(figure: go.Figure, limit: float, label: str, *, top: float) -> None:
-    """A budget as a dashed line with its name, or in the margin where it lies above the chart."""
+def draw_limit(figure: go.Figure, limit: float, label: str, *, top: float, side: Literal["left", "right"] = "left") -> None:
+    """A limit as a dashed line with its name at one end of it, or in the margin where it lies above the chart."""
     font = {"color": VERMILION, "size": 13}
     if limit > top:
         text = f"↑ {html.escape(label)}, above this chart"
@@ -356,7 +374,8 @@ def draw_limit(figure: go.Figure, limit: float, label: str, *, top: float) -> No
     figure.add_shape(
         type="line", name=label, xref="paper", x0=0, x1=1, y0=limit, y1=limit, line={"color": VERMILION, "width": 2, "dash": "dash"}
     )
-    figure.add_annotation(text=html.escape(label), xref="paper", x=0, y=limit, xanchor="left", yanchor="bottom", showarrow=False, font=font)
+    end = 0 if side == "left" else 1
+    figure.add_annotation(text=html.escape(label), xref="paper", x=end, y=limit, xanchor=side, yanchor="bottom", showarrow=False, font=font)
 
 
 def shade_gaps(figure: go.Figure, curve: Curve) -> None:

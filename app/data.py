@@ -11,6 +11,8 @@ import streamlit as st
 from klaudit.config import read_settings
 from klaudit.records import Run
 from klaudit.report.views import CaptureView, DriftView, RunLedger, RunsView, RunView, SampleView, WaitingSteps
+from klaudit.report.views.finding import FindingsView, JudgedView
+from klaudit.report.views.frontier import FrontierView
 from klaudit.workflows.pages import Pages, RunState, open_pages
 
 TTL = timedelta(seconds=10)
@@ -75,6 +77,30 @@ def show_capture(url: str, state: RunState) -> CaptureView:
 def show_drift(url: str, state: RunState) -> DriftView:
     """The measured drift of one run's checkpoints."""
     return connect(url).show_drift(state.run_id)
+
+
+@st.cache_data(ttl=TTL, max_entries=N_VIEWS, show_spinner=False)
+def show_frontier(url: str, states: tuple[RunState, ...]) -> FrontierView:
+    """Reward against drift of one run, or of several as a sweep."""
+    return connect(url).show_frontier([one.run_id for one in states])
+
+
+@st.cache_data(ttl=TTL, max_entries=4, show_spinner=False)
+def list_findings(url: str) -> FindingsView:
+    """The findings of all runs."""
+    return connect(url).list_findings()
+
+
+@st.cache_data(ttl=TTL, max_entries=N_VIEWS, show_spinner=False)
+def show_findings(url: str, state: RunState) -> FindingsView:
+    """The findings of one run."""
+    return connect(url).show_findings(state.run_id)
+
+
+@st.cache_data(ttl=timedelta(minutes=10), max_entries=N_VIEWS, show_spinner=False)
+def show_judged(url: str, state: RunState) -> JudgedView | None:
+    """What was judged of one run, by an audit of its steps."""
+    return connect(url).show_judged(state.run_id)
 
 
 @st.cache_data(ttl=TTL, max_entries=N_VIEWS, show_spinner=False)

@@ -20,6 +20,19 @@ def plain(text: str) -> str:
     return PUNCTUATION.sub(r"\\\1", ADDRESS.sub(JOINER, " ".join(text.split())))
 
 
+def plain_with_code(text: str) -> str:
+    """As `plain`, but what stands between two backticks is code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return plain(text)
+    return "`".join(" ".join(part.split()) if at % 2 else keep_edges(part) for at, part in enumerate(parts))
+
+
+def keep_edges(text: str) -> str:
+    """`text` as `plain` has it, with the spaces that part it from what stands before and behind."""
+    return f"{' ' if text[:1].isspace() else ''}{plain(text)}{' ' if text[-1:].isspace() else ''}"
+
+
 def say_age(moment: datetime | None, *, now: datetime) -> str:
     """How long ago, in the largest whole unit: `12 s ago`."""
     if moment is None:

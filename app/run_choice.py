@@ -31,8 +31,8 @@ def show_box(runs: RunsView, chosen: RunRow) -> None:
 
 
 def open_chosen() -> None:
-    """Put what was chosen in the box into the address."""
-    st.query_params["run"] = st.session_state[BOX]
+    """Put what was chosen in the box into the address; a step of the run before leaves it."""
+    st.query_params.from_dict({"run": st.session_state[BOX]})
 
 
 def show_empty_store() -> None:

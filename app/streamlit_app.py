@@ -1,4 +1,4 @@
-"""klaudit's pages: runs, one run, drift of its checkpoints."""
+"""klaudit's pages: runs, one run, its findings, reward against drift, drift of its checkpoints."""
 
 from pathlib import Path
 
@@ -17,6 +17,18 @@ page = st.navigation(
         ),
         st.Page(
             "app_pages/run.py", title="Run", icon=":material/show_chart:", help="One run step by step: KL, beta, reward, findings, text."
+        ),
+        st.Page(
+            "app_pages/findings.py",
+            title="Findings",
+            icon=":material/troubleshoot:",
+            help="What was found: what happened, why it matters, the evidence, what to do.",
+        ),
+        st.Page(
+            "app_pages/frontier.py",
+            title="Reward",
+            icon=":material/trending_up:",
+            help="Score and held-out score against drift: where the held-out score peaks, and which beta ends there.",
         ),
         st.Page("app_pages/drift.py", title="Drift", icon=":material/social_distance:", help="Checkpoints measured against the reference."),
     ],

@@ -12,6 +12,7 @@ from capture import show_capture
 from klaudit.records import Run
 from klaudit.report.views import BudgetUse, Curve, Figure, Marker, RunRow, RunsView, RunView, format_count, format_number, format_percent
 from klaudit.report.views.capture import is_stalled
+from klaudit.report.views.finding import name_plainly
 from klaudit.workflows.pages import RunState
 from plain_text import plain, say_age
 from problems import explain_problems
@@ -90,11 +91,19 @@ def show_kl(view: RunView) -> None:
         if curve is None:
             st.info("No KL was measured in this run.", icon=":material/visibility_off:")
         else:
-            st.plotly_chart(charts.draw_kl(view), key=f"kl-{view.run_id}", config=CHART, alt=charts.describe_curve(curve))
+            st.plotly_chart(
+                charts.draw_kl(view, at_step=read_step()), key=f"kl-{view.run_id}", config=CHART, alt=charts.describe_curve(curve)
+            )
             st.caption(f"{plain(curve.statement)}{say_resumes(curve)}{say_gaps(curve)}")
     with words, st.container(border=True, height=575):
-        show_findings(view.markers)
+        show_findings(view.markers, run_name=view.name)
     show_budgets(view.budgets)
+
+
+def read_step() -> int | None:
+    """The step that a link to this page names."""
+    named = st.query_params.get("step", "")
+    return int(named) if named.isdecimal() and len(named) < 12 else None
 
 
 def say_gaps(curve: Curve) -> str:
@@ -141,26 +150,32 @@ def show_budget(use: BudgetUse) -> None:
     st.caption(plain(f"on breach: {use.action.replace('_', ' ')}{owner}{reason}"))
 
 
-def show_findings(markers: tuple[Marker, ...]) -> None:
+def show_findings(markers: tuple[Marker, ...], *, run_name: str) -> None:
     """What was found, where, and what to do; the worst first."""
     st.subheader("Findings", anchor=False)
     if not markers:
         st.markdown(":material/check: none so far")
     for marker in sorted(markers, key=lambda one: [*SEVERITY].index(one.severity)):
         with st.container(border=True, gap="xsmall"):
-            show_finding(marker)
+            show_finding(marker, run_name=run_name)
 
 
-def show_finding(marker: Marker) -> None:
+def show_finding(marker: Marker, *, run_name: str) -> None:
     """One finding."""
     icon, color = SEVERITY[marker.severity]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.badge(marker.severity, icon=icon, color=color)
-        st.markdown(f"**{plain(marker.code)}** {plain(marker.rule.replace('_', ' '))}")
+        st.markdown(f"**{plain(marker.code)}** {plain(name_plainly(marker.rule))}")
     steps = f"step {marker.first_step}" if marker.first_step == marker.last_step else f"steps {marker.first_step} to {marker.last_step}"
     st.markdown(plain(marker.message))
     st.markdown(f":material/build: {plain(marker.remedy)}")
-    st.caption(f"{steps}, detected at step {marker.step} · why it matters: `klaudit rules show {marker.code}`")
+    st.caption(f"{steps}, detected at step {marker.step}")
+    st.page_link(
+        "app_pages/findings.py",
+        label="Evidence, and why it matters",
+        icon=":material/troubleshoot:",
+        query_params={"run": run_name, "finding": marker.finding_id},
+    )
 
 
 def show_optimisation(run: Run, view: RunView) -> None:

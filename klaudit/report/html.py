@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from klaudit.records import UNIT_LABELS
+from klaudit.records import UNIT_LABELS, Finding
 from klaudit.report.document import Report
 from klaudit.report.json import render_json, to_plain
 from klaudit.report.svg import Chart, draw_chart
 from klaudit.report.verdict import REASONS, name_rule
 from klaudit.report.views import Curve, DriftPoint, Marker, RunView, format_number, format_percent
+from klaudit.report.views.evidence import EvidenceChart, draw_evidence
+from klaudit.report.views.fact import list_facts
 
 VERDICT_WORDS = {"pass": "no rule fired above info", "warn": "warning", "fail": "critical finding"}
 
@@ -34,6 +37,7 @@ def render_html(report: Report) -> str:
     )
     environment.filters |= {"number": format_number, "percent": format_percent, "pretty": write_pretty}
     numbers = {one.id: i for i, one in enumerate(report.findings, 1)}
+    markers = {one.finding_id: (numbers[one.finding_id], one) for one in report.view.markers}
     page = environment.get_template("report.html.j2").render(
         report=report,
         numbers=numbers,
@@ -46,6 +50,8 @@ def render_html(report: Report) -> str:
         drift_rows=list_drift_rows(report.drift.points),
         panels=list_panels(report, number_markers(report.view, numbers)),
         draw=draw_chart,
+        readings={one.id: list_evidence(one, markers[one.id]) for one in report.findings},
+        facts={one.id: list_facts(one) for one in report.findings},
         evidence=escape_script(render_json(report)),
     )
     return page.encode("utf-8", "replace").decode("utf-8")
@@ -97,6 +103,29 @@ def draw_drift_chart(report: Report) -> Chart | None:
         levels=tuple((f"budget {label}", limit) for label, limit, budget_unit in report.drift.budgets if budget_unit == unit),
         points=tuple(one for one in points if one.unit == unit),
         x_label="updates done",
+    )
+
+
+def list_evidence(finding: Finding, marker: tuple[int, Marker]) -> list[tuple[Chart, str]]:
+    """The charts of a finding's evidence, each with what it shows."""
+    return [(to_chart(one, marker), one.statement) for one in draw_evidence(finding)]
+
+
+def to_chart(evidence: EvidenceChart, marker: tuple[int, Marker]) -> Chart:
+    """A chart of evidence: the readings and what was expected as lines, and the finding where the chart reaches it."""
+    number, found = marker
+    places = evidence.curves[0].steps
+    is_there = evidence.x_label == "step" and min(places) <= found.step <= max(places)
+    within = replace(found, first_step=max(found.first_step, min(places)), last_step=min(found.last_step, max(places)))
+    return Chart(
+        title=evidence.title,
+        unit=evidence.unit,
+        curves=(*evidence.curves, *([] if evidence.expected is None else [evidence.expected])),
+        levels=evidence.levels,
+        markers=((number, within),) if is_there else (),
+        x_label=evidence.x_label,
+        width=560,
+        height=190,
     )
 
 

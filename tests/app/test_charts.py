@@ -327,3 +327,12 @@ def test_a_small_chart_marks_its_resumes_without_a_word() -> None:
 
     assert len(find_shapes(figure, "line")) == 1
     assert "resumed" not in read_notes(figure)
+
+
+def test_a_linked_step_is_named_and_of_a_long_run_its_neighbourhood_shown() -> None:
+    figure = charts.draw_kl(make_view(), at_step=4)
+    assert [(one.x0, one.x1) for one in figure.layout.shapes if one.name == "linked"] == [(4, 4)]
+    assert figure.layout.xaxis.range is None
+    charts.show_step(figure, 700, least=1, most=1000)
+    assert figure.layout.xaxis.range == (600, 800)
+    assert not [one for one in charts.draw_kl(make_view(), at_step=9_999).layout.shapes if one.name == "linked"]

@@ -50,3 +50,15 @@ def test_an_age_is_said_in_its_largest_whole_unit(seconds: int, said: str) -> No
 
 def test_what_never_happened_has_no_age() -> None:
     assert plain_text.say_age(None, now=NOW) == "never"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("raise beta; `klaudit frontier` says **where**", r"raise beta\; `klaudit frontier` says \*\*where\*\*"),
+        ("(`a_b` proposes)", r"\(`a_b` proposes\)"),
+        ("a lone ` is text: **x**", r"a lone \` is text\: \*\*x\*\*"),
+    ],
+)
+def test_what_stands_between_backticks_is_code_and_the_rest_is_text(text: str, shown: str) -> None:
+    assert plain_text.plain_with_code(text) == shown

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, 
 from tests.browser.dashboard import CHROMIUM, launch_chromium, serve_dashboard
 from tests.browser.planted_store import write_planted_store
 
-ALLOWED_404 = {f"/{page}/_stcore/{name}" for page in ("run", "drift") for name in ("health", "host-config")}
+ALLOWED_404 = {f"/{page}/_stcore/{name}" for page in ("run", "findings", "drift", "frontier") for name in ("health", "host-config")}
 """What Streamlit itself asks for below the path of a deep link before it finds the root."""
 
 

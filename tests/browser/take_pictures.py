@@ -13,9 +13,10 @@ TALLEST = 1560
 
 
 def take_pictures(store_url: str, *, run: str, out: Path, width: int = 1440, dark: bool = False) -> list[Path]:
-    """Save runs.png, run.png and drift.png; returns their paths."""
+    """Save runs.png, run.png, findings.png, drift.png and reward.png; returns their paths."""
     out.mkdir(parents=True, exist_ok=True)
-    pages = {"runs": "/", "run": f"/run?run={quote(run)}", "drift": f"/drift?run={quote(run)}"}
+    names = {"run": "run", "findings": "findings", "drift": "drift", "reward": "frontier"}
+    pages = {"runs": "/"} | {name: f"/{page}?run={quote(run)}" for name, page in names.items()}
     with (
         # A relative URL, which is what a picture should show, is one from here.
         serve_dashboard(store_url, directory=Path.cwd()) as address,
@@ -49,9 +50,10 @@ def take_picture(browser: Browser, address: str, path: Path, *, width: int, dark
 
 
 def wait_until_drawn(page: Page) -> None:
-    """Until the script has run and every chart has its lines."""
+    """Until the script has run, every part of the page is there, and every chart has its lines."""
     page.locator("h1").first.wait_for(timeout=60_000)
     page.locator('[data-testid="stStatusWidget"]').wait_for(state="detached", timeout=60_000)
+    page.wait_for_function("!document.querySelector('[data-testid=\"stSkeleton\"]')", timeout=60_000)
     page.wait_for_function(
         "[...document.querySelectorAll('[data-testid=\"stPlotlyChart\"]')].every(one => one.querySelector('.scatterlayer'))", timeout=60_000
     )
