@@ -37,12 +37,14 @@ format: .venv/dev.stamp
 
 # Each table as Markdown, for docs/performance.md: make bench BENCH=--markdown. A goal that is missed fails the target, after the last table.
 bench: export OMP_NUM_THREADS = 1
-bench: .venv/dev.stamp .venv-trackers/trackers.stamp .venv-trl-grpo/trl.stamp  ## time of a log call, rows a second, share of a training step
+bench: .venv/dev.stamp .venv-trackers/trackers.stamp .venv-trl-grpo/trl.stamp  ## time of a log call, rows a second, share of a training step, time of an audit; what detectors find
 	failed=0; \
 	$(BIN)/python tests/bench/log_call.py $(BENCH) || failed=1; \
 	$(BIN)/python tests/bench/store_throughput.py $(BENCH) || failed=1; \
 	$(BIN)/python tests/bench/ppo_step.py $(BENCH) || failed=1; \
 	.venv-trl-grpo/bin/python tests/bench/grpo_step.py $(BENCH) || failed=1; \
+	.venv-trackers/bin/python -m tests.bench.audit_speed $(BENCH) || failed=1; \
+	.venv-trackers/bin/python -m tests.bench.detection --jobs 2 $(BENCH) || failed=1; \
 	exit $$failed
 
 wheel: .venv/dev.stamp
@@ -80,8 +82,8 @@ clean:
 	rm -rf $(@D)/lib/python*/site-packages/tests  # both wheels bring one, and it would hide the project's own
 	touch $@
 
-# The tools whose logs klaudit imports; MLflow and the dashboard want different versions of pyarrow.
+# The tools whose logs klaudit imports, and the detectors that its own are compared with; MLflow and the dashboard want different versions of pyarrow.
 .venv-trackers/trackers.stamp: pyproject.toml tests/trackers/constraints.txt
 	$(PYTHON) -m venv .venv-trackers
-	.venv-trackers/bin/pip install --quiet --disable-pip-version-check --constraint tests/trackers/constraints.txt mlflow tensorboard trackio wandb --editable .
+	.venv-trackers/bin/pip install --quiet --disable-pip-version-check --constraint tests/trackers/constraints.txt mlflow tensorboard trackio wandb river ruptures --editable .
 	touch $@
