@@ -22,18 +22,25 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import typer
 
 from klaudit import config, errors
-from klaudit.audit import Audit, audit_run
+from klaudit.audit import PRESETS, Audit, audit_run
+from klaudit.audit.backtest import WITHIN_STEPS, Backtest, backtest_run
+from klaudit.audit.detection import DetectionParameters
 from klaudit.audit.page import render_page
+from klaudit.audit.policy_content import list_settings
+from klaudit.audit.policy_content import render_schema as render_policy_schema
+from klaudit.cli.backtest import show_total, tabulate_runs
 from klaudit.cli.main import app
 from klaudit.exchange.frameworks import CHECKED_LABELS, Framework
 from klaudit.exchange.metric_map import FRAMEWORKS, declare_series
 from klaudit.exchange.readers import READERS
 from klaudit.exchange.recorded_run import RecordedRun, read_recorded_run
+from klaudit.frontier import read_points, study_frontier
 from klaudit.ppo.config import PPOConfig
-from klaudit.records import PRIMARY, KLBudget, KLSeries
+from klaudit.records import PRIMARY, KLBudget, KLSeries, Severity
 from klaudit.records.series import KIND_LABELS, UNIT_LABELS
 from klaudit.report.svg import Chart, draw_chart
-from klaudit.report.views import METRICS, view_run
+from klaudit.report.views import METRICS, format_number, view_run
+from klaudit.report.views.frontier import view_frontier
 from klaudit.store.schema import render_schema
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -378,7 +385,61 @@ def describe_onset(planted: Mapping[str, Any]) -> str:
     return f"within {planted['within_steps']} steps of {step}"
 
 
-FILES: Mapping[str, Callable[[], str]] = {"docs/cli.md": render_cli, "docs/rules.md": render_page, "db/schema.sql": render_schema}
+def describe_presets() -> str:
+    """The policies that need no file, and how many settings they change."""
+    default = PRESETS["default"]
+    rows = [
+        (f"`{one.name}`", one.description, str(sum(not setting.is_default for setting in list_settings(one, default=default))))
+        for one in PRESETS.values()
+    ]
+    return tabulate(("preset", "for whom", "settings changed"), rows)
+
+
+def describe_detection() -> str:
+    """The table `[detection]` of a policy."""
+    rows = [(f"`{name}`", f"`{json.dumps(one.default)}`", one.description or "") for name, one in DetectionParameters.model_fields.items()]
+    return tabulate(("setting", "default", "meaning"), rows)
+
+
+def describe_backtest() -> str:
+    """The back-test of klaudit's policy against one of W&B's, over the sample runs."""
+    policy, against = PRESETS["default"], PRESETS["wandb-z-score"]
+    recorded = {path.parent: read_recorded_run(path.parent) for path in sorted(SAMPLE_RUNS.glob("**/steps.jsonl"))}
+    runs = [
+        backtest_run(one.run, one.steps, policy=policy, against=against, budgets=one.budgets, drift_measurements=one.drift)
+        for one in recorded.values()
+    ]
+    found = Backtest(policy, against, tuple(runs), at_least=Severity.WARNING, within_steps=WITHIN_STEPS)
+    columns, rows = tabulate_runs(found)
+    totals = [f"- `{one.policy.name}`: {show_total(one)}." for one in (found.total("policy"), found.total("against"))]
+    return "\n\n".join([tabulate([column.removesuffix(">") for column in columns], rows), "\n".join(totals)])
+
+
+def describe_frontier(runs: str) -> str:
+    """What `klaudit frontier` says of the sample runs whose directories match a pattern; several are a sweep."""
+    recorded = [read_recorded_run(path.parent) for path in sorted(SAMPLE_RUNS.glob(f"{runs}/steps.jsonl"))]
+    if not recorded:
+        return "Not recorded yet."
+    view = view_frontier(study_frontier([point for one in recorded for point in read_points(one.run, one.steps)]))
+    told = [f"- {escape(sentence)}" for sentence in (*view.sentences, *view.advice)]
+    fits = tabulate(("curve", "fit"), [(escape(one.label), escape(one.formula)) for one in view.curves if one.is_better])
+    rows = [(f"`{one.run}`", format_number(one.beta), format_number(one.final_d), format_number(one.final_d**2)) for one in view.swept]
+    swept = [tabulate(("run", "beta, reward/nat", "final d, sqrt(nats)", "final KL, nats/sequence"), rows)] if rows else []
+    head = "Of " + ", ".join(f"`{name}`" for name in view.names) + ":"
+    return "\n\n".join([head, *swept, "\n".join(told), fits])
+
+
+def escape(text: str) -> str:
+    """Text in which Markdown finds no emphasis."""
+    return text.replace("*", "\\*")
+
+
+FILES: Mapping[str, Callable[[], str]] = {
+    "docs/cli.md": render_cli,
+    "docs/rules.md": render_page,
+    "docs/policy.schema.json": render_policy_schema,
+    "db/schema.sql": render_schema,
+}
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "kl-keys": describe_kl_keys,
     "trainers": describe_driven_trainers,
@@ -390,8 +451,13 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "budget-fields": lambda: describe_fields(KLBudget, without=("id", "run_id", "created_at"), refused=("unknown",)),
     "ppo-config": lambda: describe_fields(PPOConfig),
     "trl-differences": describe_trl_differences,
+    "presets": describe_presets,
+    "detection": describe_detection,
+    "backtest": describe_backtest,
     "sample-runs": describe_sample_runs,
     "sample-truths": describe_truths,
+    "frontier-run": partial(describe_frontier, "beta-near-zero"),
+    "frontier-sweep": partial(describe_frontier, "sweep/*"),
 }
 
 

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from docs.build import BLOCK, BLOCKS, ROOT, describe_recorded, draw_recorded, fill_blocks, find_broken_links, find_stale, list_pages
-from klaudit.audit.policy import read_policy
+from klaudit.audit import read_policy
 from klaudit.cli.main import app
 from klaudit.demo.recipe import read_recipe
 from klaudit.exchange.recorded_run import RecordedRun
