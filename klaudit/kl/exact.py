@@ -46,7 +46,7 @@ def estimate_full(policy_logits: Tensor, *, reference_logits: Tensor, temperatur
     per_token = _make_result(policy_logits)
     for part in _slice_positions(policy_logits.shape):
         policy = _normalise(policy_logits[part], temperature)
-        per_token[part] = _sum_kl(policy, _normalise(reference_logits[part], temperature))
+        per_token[part] = divergence_terms(policy, _normalise(reference_logits[part], temperature)).sum(-1)
     return per_token
 
 
@@ -94,12 +94,24 @@ def _slice_positions(shape: torch.Size) -> Iterator[tuple[slice, slice]]:
 
 def _normalise(logits: Tensor, temperature: float) -> Tensor:
     """Log-probabilities, in the width that a sum over a vocabulary needs."""
-    # float64, since at small drift float32 loses the KL in the rounding of the normaliser; Apple's MPS has none
-    dtype = torch.float32 if logits.device.type == "mps" else torch.float64
-    return (logits.to(dtype) / temperature).log_softmax(-1)
+    return (widen(logits) / temperature).log_softmax(-1)
 
 
-def _sum_kl(policy_logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
+def widen(tensor: Tensor) -> Tensor:
+    """In float64, since at small drift float32 loses the KL in the rounding of the normaliser; in float32 on Apple's MPS, which has no other."""
+    return tensor.to(torch.float32 if tensor.device.type == "mps" else torch.float64)
+
+
+def divergence_terms(policy_logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
+    """What each entry of the vocabulary adds to KL(policy || reference): `q - p + p d`, d = log p - log q.
+
+    Args:
+        policy_logprobs: log p, [..., n_vocabulary], float64; p need not sum to 1.
+        reference_logprobs: log q, same shape.
+
+    Returns:
+        Nats, same shape, 0 or more: q where p is 0, +inf where only q is.
+    """
     policy, reference = policy_logprobs.exp(), reference_logprobs.exp()
     log_ratio = policy_logprobs - reference_logprobs
     near = log_ratio.abs() <= 1
@@ -107,4 +119,4 @@ def _sum_kl(policy_logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     # a term tends to q as p tends to 0, where p d would be 0 * inf
     no_policy_mass = policy_logprobs == -torch.inf
     ruled_out = (reference_logprobs == -torch.inf) & ~no_policy_mass
-    return terms.where(~no_policy_mass, reference).masked_fill(ruled_out, torch.inf).sum(-1)
+    return terms.where(~no_policy_mass, reference).masked_fill(ruled_out, torch.inf)
