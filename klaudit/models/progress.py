@@ -1,5 +1,6 @@
 """transformers draws a bar for every file that it reads or writes; here the caller draws one for the whole job."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,3 +17,16 @@ def hide_progress_bars() -> Iterator[None]:
     finally:
         if were_on:
             enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def hide_load_reports() -> Iterator[None]:
+    """Neither bars nor the table of weights that were missing or not used: the caller looks at what is missing itself."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with hide_progress_bars():
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,4 +1,4 @@
-"""What a step tells its callbacks: flat numbers, and a few texts. The keys stand in DESIGN 6.3."""
+"""What a step tells its callbacks: flat numbers, and a few texts. The keys are those of `klaudit.exchange.own_keys`."""
 
 from collections.abc import Mapping, Sequence
 

@@ -120,3 +120,29 @@ def test_weights_that_change_while_they_are_read_have_no_digest(tmp_path: Path, 
     monkeypatch.setattr(weights, "read_blocks", read_and_write)
     with pytest.raises(IncompleteWeights, match=r"2,097,152 bytes and changed while it was read"):
         digest_weights(tmp_path)
+
+
+def test_a_gguf_file_is_its_bytes_whatever_it_is_called(tmp_path: Path) -> None:
+    write(tmp_path, {"a.gguf": b"GGUF...", "b.gguf": b"GGUF..."})
+    assert digest_weights(tmp_path / "a.gguf") == digest_weights(tmp_path / "b.gguf") == "sha256:" + hashlib.sha256(b"GGUF...").hexdigest()
+
+
+def test_an_adapter_with_its_base_is_the_weights_of_both(tmp_path: Path) -> None:
+    adapter = write(tmp_path / "adapter", {"adapter_model.safetensors": b"lora", "adapter_config.json": b"{}"})
+    base, other = (write(tmp_path / name, {"model.safetensors": name.encode()}) for name in ("base", "other"))
+    digests = {digest_weights(adapter), digest_weights(adapter, base=base), digest_weights(adapter, base=other), digest_weights(base)}
+    assert len(digests) == 4
+
+
+def test_pickles_are_digested_where_there_are_no_safetensors(tmp_path: Path) -> None:
+    shards = {"pytorch_model-00001-of-00002.bin": b"one", "pytorch_model-00002-of-00002.bin": b"two"}
+    write(tmp_path, {**shards, "training_args.bin": b"settings"})
+    assert [file.name for file in find_weights(tmp_path).files] == sorted(shards)
+    write(tmp_path, {"model.safetensors": b"weights"})
+    assert [file.name for file in find_weights(tmp_path).files] == ["model.safetensors"]
+
+
+def test_a_pickled_adapter_names_its_base(tmp_path: Path) -> None:
+    write(tmp_path, {"adapter_model.bin": b"lora", "adapter_config.json": b'{"base_model_name_or_path": "base"}'})
+    assert find_weights(tmp_path).base_model == "base"
+    assert [file.name for file in find_weights(tmp_path).files] == ["adapter_config.json", "adapter_model.bin"]

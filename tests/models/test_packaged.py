@@ -7,8 +7,9 @@ import torch
 
 from klaudit.errors import ModelNotFound
 from klaudit.models import DEFAULT_MODEL
+from klaudit.models.gguf import locate_cache
 from klaudit.models.language_model import load_language_model
-from klaudit.models.packaged import locate_cache, prepare_packaged_model
+from klaudit.models.packaged import prepare_packaged_model
 from klaudit.models.sampling import sample_completions
 from klaudit.models.scoring import gather_logprobs, score_completions
 

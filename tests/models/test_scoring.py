@@ -6,7 +6,7 @@ from torch.nn.functional import pad
 
 from klaudit.models.language_model import LanguageModel
 from klaudit.models.sampling import Rollout, sample_completions
-from klaudit.models.scoring import gather_logprobs, score_completions
+from klaudit.models.scoring import gather_logprobs, score_completions, score_hidden
 from tests.models.tiny import EOS
 
 PROMPTS = ("w1", "w2 w3 w4 w5 w6", "w7 w8 w9")
@@ -64,3 +64,33 @@ def test_gathered_logprobs_are_those_of_log_softmax() -> None:
     expected = torch.log_softmax(logits, dim=-1)
     assert gather_logprobs(logits, token_ids=ids)[1, 2] == pytest.approx(float(expected[1, 2, 2]), rel=1e-6)
     torch.testing.assert_close(gather_logprobs(logits, token_ids=ids), expected.gather(-1, ids.unsqueeze(-1)).squeeze(-1))
+
+
+def test_hidden_states_are_scored_without_the_vocabulary(tiny: LanguageModel, rollout: Rollout) -> None:
+    projected: list[int] = []
+    tiny.model.get_submodule("lm_head").register_forward_hook(lambda _module, _inputs, output: projected.append(output.shape[1]))
+    hidden = score_hidden(tiny.model, rollout=rollout)
+    assert projected == []
+    torch.testing.assert_close(
+        hidden[rollout.mask], score_completions(tiny.model, rollout=rollout).hidden[rollout.mask], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_prompt_that_stands_there_several_times_is_read_once(tiny: LanguageModel) -> None:
+    prompts = [prompt for prompt in PROMPTS for _ in range(4)]
+    rollout = sample_completions(tiny, prompts=prompts, max_new_tokens=6, generator=torch.Generator().manual_seed(1))
+    read: list[int] = []
+    first = tiny.model.get_submodule("model.layers.0.mlp")
+    first.register_forward_hook(lambda _module, _inputs, output: read.append(output.shape[0] * output.shape[1]))
+    hidden = score_hidden(tiny.model, rollout=rollout)
+    assert read == [3 * 5, 12 * 5]
+    torch.testing.assert_close(
+        hidden[rollout.mask], score_completions(tiny.model, rollout=rollout).hidden[rollout.mask], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_completion_of_one_token_needs_the_prompt_alone(tiny: LanguageModel) -> None:
+    rollout = sample_completions(tiny, prompts=("w1 w2", "w1 w2"), max_new_tokens=1)
+    torch.testing.assert_close(
+        score_hidden(tiny.model, rollout=rollout), score_completions(tiny.model, rollout=rollout).hidden, rtol=1e-4, atol=1e-4
+    )
