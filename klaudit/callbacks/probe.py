@@ -24,8 +24,9 @@ from klaudit.callbacks.recording import Guard, say
 from klaudit.callbacks.undisturbed import fork_random_state, leave_undisturbed, run_plainly
 from klaudit.callbacks.whole_model import require_available, unwrap_model
 from klaudit.drift.interval import estimate_mean
-from klaudit.drift.measurement import SequenceDrift, measure_sequences, require_same_vocabulary, summarise_drift
+from klaudit.drift.measurement import SequenceDrift, measure_sequences, summarise_drift
 from klaudit.drift.prompt_set import PromptSet
+from klaudit.drift.vocabulary import require_same_vocabulary
 from klaudit.errors import InvalidConfig, KlauditError, ModelNotFound
 from klaudit.models.language_model import LanguageModel, load_language_model, locate_model
 from klaudit.records import KLReading, KLSeries

@@ -1,4 +1,5 @@
 """A checkpoint against the reference: which prompts, how far, and how sure.
 
-Import from the modules: `prompt_set` and `interval` need no torch, `measurement` and `checkpoints` do.
+Prompts become tasks (`plan`), an executor makes shards of them (`executor`, `shard`), and everything else is computed from shards (`summary`,
+`profile`, `precision`). Import from the modules: planning and computing need no torch, identifying and measuring do.
 """

@@ -5,10 +5,14 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-CONFIDENCE = 0.95
+from klaudit.frontier.student import find_t_quantile
 
-MOST_DEGREES = 10_000
-"""Above this the quantile is the one of 10,000: too wide by at most 1 part in 8,000, and found in a twentieth of a second."""
+NO_SKEWNESS = 1e-6
+"""Below this Hall's transformation loses its digits, and changes nothing that anyone could see."""
+
+
+MOST_SKEWNESS = 0.8
+"""Of skewness times t / sqrt(G). Beyond 1 the transformation folds over, and an interval becomes twice as wide as need be and covers no more often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,60 +29,97 @@ class MeanInterval:
     n_clusters: int
 
 
-def estimate_mean(values: Sequence[float], *, clusters: Sequence[Hashable], floor: float = -math.inf) -> MeanInterval:
+def estimate_mean(
+    values: Sequence[float],
+    *,
+    clusters: Sequence[Hashable],
+    weights: Sequence[float] | None = None,
+    floor: float = -math.inf,
+) -> MeanInterval:
     """Mean of all values, with a standard error that lets values of one cluster depend on each other in any way.
 
-    With n values, mean m, and cluster totals `u_g = sum over g of (x_i - m)` of G clusters:
-
-        SE^2 = G / (G - 1) * sum_g u_g^2 / n^2          interval = m -+ t(0.975, G - 1) SE
-
-    (Cameron, Miller 2015, A Practitioner's Guide to Cluster-Robust Inference, sections II and VI.) For clusters of one size this is the ordinary
-    interval of the cluster means.
+    `estimate_ratio` of values of size 1: for clusters of one size and weight its standard error is the ordinary one of the cluster means.
 
     Args:
         values: one or more.
         clusters: which cluster each value belongs to.
+        weights: one a value, above 0; None: all alike.
         floor: least value that the quantity can take; the interval does not start below it.
     """
-    n = len(values)
-    members: dict[Hashable, list[float]] = defaultdict(list)
-    for value, cluster in zip(values, clusters, strict=True):
-        members[cluster].append(value)
-    n_clusters = len(members)
-    # fsum refuses a sum of opposite infinities
-    mean = math.fsum(values) / n if all(map(math.isfinite, values)) else sum(values) / n
-    if n_clusters < 2 or not math.isfinite(mean):
-        return MeanInterval(value=mean, standard_error=None, low=floor, high=math.inf, n_clusters=n_clusters)
-    totals = (math.fsum(value - mean for value in group) for group in members.values())
-    standard_error = math.sqrt(n_clusters / (n_clusters - 1) * math.fsum(total**2 for total in totals)) / n
-    margin = find_t_quantile(n_clusters - 1) * standard_error
-    return MeanInterval(value=mean, standard_error=standard_error, low=max(mean - margin, floor), high=mean + margin, n_clusters=n_clusters)
+    return estimate_ratio(values, sizes=[1.0] * len(values), clusters=clusters, weights=weights, floor=floor)
 
 
-def find_t_quantile(degrees_of_freedom: int, *, confidence: float = CONFIDENCE) -> float:
-    """The t with P(|T| <= t) = `confidence` for Student's distribution, by bisection of its closed form.
+def estimate_ratio(
+    totals: Sequence[float],
+    *,
+    sizes: Sequence[float],
+    clusters: Sequence[Hashable],
+    weights: Sequence[float] | None = None,
+    floor: float = -math.inf,
+) -> MeanInterval:
+    """Sum of totals over sum of sizes, as KL per token is nats over tokens, with a standard error over clusters.
+
+    With value m, weights w, size N = sum w_i s_i and cluster residuals `u_g = sum over g of w_i (x_i - m s_i)` of G clusters:
+
+        SE^2 = G / (G - 1) * sum_g u_g^2 / N^2
+
+    (Cameron, Miller 2015, A Practitioner's Guide to Cluster-Robust Inference, sections II and VI; Cochran 1977, section 2.11.) KL is skewed
+    over prompts, and m -+ t SE then misses on one side: of 16 log-normal prompts of deviation 0.6 it covers the mean in 91.5% of the cases. The
+    ends are those of Hall's transformation, which takes the skewness out of the t statistic and is m -+ t SE where there is none: 93.8% there.
+
+        m - s W(t / sqrt(G)), m - s W(-t / sqrt(G))     W(x) = 3 / g * (cbrt(1 + g (x - g / (6 G))) - 1)     s = sqrt(G) SE
+
+    g is the skewness of the u_g, kept within -+ 0.8 sqrt(G) / t; t the 0.975 quantile of Student's distribution with G - 1 degrees of freedom
+    (Hall 1992, On the Removal of Skewness by Transformation, J. R. Statist. Soc. B 54).
 
     Args:
-        degrees_of_freedom: 1 or more.
-        confidence: between 0 and 1, two-sided.
+        totals: one or more.
+        sizes: one a total, above 0.
+        clusters: which cluster each total belongs to.
+        weights: one a total, above 0; None: all alike.
+        floor: least value that the ratio can take; the interval does not start below it.
     """
-    degrees_of_freedom = min(degrees_of_freedom, MOST_DEGREES)
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        angle = (low + high) / 2
-        if _measure_coverage(angle, degrees_of_freedom) < confidence:
-            low = angle
-        else:
-            high = angle
-    return math.sqrt(degrees_of_freedom) * math.tan(low)
+    heaviest = max(weights) if weights is not None else 1.0
+    weights = [1.0] * len(totals) if weights is None else [weight / heaviest for weight in weights]
+    weighted = [weight * total for weight, total in zip(weights, totals, strict=True)]
+    size = math.fsum(weight * one for weight, one in zip(weights, sizes, strict=True))
+    # fsum refuses a sum of opposite infinities
+    value = (math.fsum(weighted) if all(map(math.isfinite, weighted)) else sum(weighted)) / size
+    residuals: dict[Hashable, list[float]] = defaultdict(list)
+    for cluster, total, weight, one in zip(clusters, weighted, weights, sizes, strict=True):
+        residuals[cluster].append(total - value * weight * one)
+    n_clusters = len(residuals)
+    if n_clusters < 2 or not math.isfinite(value):
+        return MeanInterval(value=value, standard_error=None, low=floor, high=math.inf, n_clusters=n_clusters)
+    of_clusters = [math.fsum(group) for group in residuals.values()]
+    standard_error = math.sqrt(n_clusters / (n_clusters - 1) * math.fsum(one * one for one in of_clusters)) / size
+    below, above = _find_margins(of_clusters, standard_error=standard_error)
+    return MeanInterval(value, standard_error, low=max(value - below, floor), high=value + above, n_clusters=n_clusters)
 
 
-def _measure_coverage(angle: float, degrees_of_freedom: int) -> float:
-    """P(|T| <= sqrt(df) tan(angle)): Abramowitz, Stegun 1964, 26.7.3 (odd df) and 26.7.4 (even df)."""
-    is_odd = degrees_of_freedom % 2
-    cosine_squared = math.cos(angle) ** 2
-    term, total = (math.cos(angle) if is_odd else 1.0), 0.0
-    for k in range(1, degrees_of_freedom // 2 + 1):
-        total += term
-        term *= cosine_squared * (2 * k - 1 + is_odd) / (2 * k + is_odd)
-    return 2 / math.pi * (angle + math.sin(angle) * total) if is_odd else math.sin(angle) * total
+def _find_margins(residuals: Sequence[float], *, standard_error: float) -> tuple[float, float]:
+    """How far the interval reaches below and above the value, each 0 or more, from the residuals of 2 or more clusters."""
+    n = len(residuals)
+    t = find_t_quantile(n - 1)
+    most = MOST_SKEWNESS * math.sqrt(n) / t
+    skewness = min(max(_measure_skewness(residuals), -most), most)
+    if abs(skewness) < NO_SKEWNESS:
+        return t * standard_error, t * standard_error
+
+    def transform(x: float) -> float:
+        return 3 / skewness * (math.cbrt(1 + skewness * (x - skewness / (6 * n))) - 1)
+
+    deviation = math.sqrt(n) * standard_error
+    return max(deviation * transform(t / math.sqrt(n)), 0.0), max(-deviation * transform(-t / math.sqrt(n)), 0.0)
+
+
+def _measure_skewness(residuals: Sequence[float]) -> float:
+    """Of residuals whose mean is 0; 0 for fewer than three of them, and where all are alike."""
+    n = len(residuals)
+    # against the largest, so that no cube under- or overflows
+    largest = max(map(abs, residuals))
+    if n < 3 or largest == 0:
+        return 0.0
+    scaled = [one / largest for one in residuals]
+    deviation = math.sqrt(math.fsum(one**2 for one in scaled) / (n - 1))
+    return n / ((n - 1) * (n - 2)) * math.fsum(one**3 for one in scaled) / deviation**3

@@ -4,6 +4,8 @@ from klaudit.records.alert import Alert
 from klaudit.records.budget import KLBudget
 from klaudit.records.checkpoint import Checkpoint, ReferenceModel
 from klaudit.records.drift import DriftMeasurement
+from klaudit.records.drift_profile import DriftProfile, Interval, LayerDrift, Retention, SliceContrast
+from klaudit.records.drift_shard import DriftShard, MeasuredSequence
 from klaudit.records.finding import Finding, Severity, identify_finding
 from klaudit.records.limit_change import BudgetTerm, LimitChange, list_limit_changes
 from klaudit.records.rollup import RollUp
@@ -19,18 +21,25 @@ __all__ = [
     "BudgetTerm",
     "Checkpoint",
     "DriftMeasurement",
+    "DriftProfile",
+    "DriftShard",
     "Finding",
+    "Interval",
     "KLBudget",
     "KLReading",
     "KLSeries",
+    "LayerDrift",
     "LimitChange",
     "LoggedStep",
+    "MeasuredSequence",
     "ReferenceModel",
+    "Retention",
     "RollUp",
     "Run",
     "RunSummary",
     "Segment",
     "Severity",
+    "SliceContrast",
     "StepRecord",
     "TextSample",
     "TokenScore",

@@ -17,7 +17,7 @@ Action = Literal["alert", "raise_beta", "save_checkpoint", "stop"]
 
 @dataclass(frozen=True, slots=True)
 class KLBudget:
-    """A limit, its unit, and what is compared with it (DESIGN section 4).
+    """A limit, its unit, and what is compared with it.
 
     Raises:
         InvalidBudget: a limit that is not a positive finite number, an unknown unit, a window scope without steps.
@@ -35,7 +35,7 @@ class KLBudget:
     on: BreachOn = "bound"
     """When the action is taken: once noise cannot explain the breach, or at once."""
     action: Action = "alert"
-    """What is done besides telling: nothing, saving a checkpoint, or ending the run."""
+    """What is done besides telling: nothing, saving a checkpoint, or ending the run; raise_beta is refused, since nothing takes it yet."""
     owner: str | None = None
     """Who answers for it."""
     reason: str | None = None

@@ -27,6 +27,7 @@ LedgerKind = Literal[
     "budget_removed",
     "policy_set",
     "audited",
+    "stopped",
 ]
 
 

@@ -45,7 +45,7 @@ class StepRecord:
     readings: Mapping[str, KLReading] = field(default_factory=dict)
     """The step's other KLs by series key, such as `kl_k1` or `kl_update`."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Everything else; names with a meaning stand in DESIGN 6.3."""
+    """Everything else; names with a meaning are those of `klaudit.exchange.own_keys.METRIC_NAMES`."""
 
     def __post_init__(self) -> None:
         require_step(self.step)

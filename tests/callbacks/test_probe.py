@@ -78,7 +78,11 @@ class MarkovModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         table[1:, 1:] = torch.from_numpy(logits)
         self.table = nn.Parameter(table)
 
-    def forward(self, input_ids: Tensor, logits_to_keep: int, **_: Any) -> CausalLMOutput:
+    def forward(self, input_ids: Tensor, logits_to_keep: int, past_key_values: Any = None, **_: Any) -> CausalLMOutput:
+        if past_key_values is not None:
+            # a chain has nothing to remember, and a model that remembers nothing is not sampled from
+            nothing = torch.zeros(len(input_ids), 1, input_ids.shape[1], 2)
+            past_key_values.update(nothing, nothing, 0)
         logits: Any = self.table[input_ids][:, -logits_to_keep:]
         return CausalLMOutput(logits=logits, hidden_states=(logits,))
 

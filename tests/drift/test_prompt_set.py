@@ -17,6 +17,20 @@ def test_jsonl_gives_its_prompts_in_order_with_spaces_kept(tmp_path: Path) -> No
     assert read_prompt_set(path) == PromptSet(name="reviews", prompts=("The film ", "Ein Buch,\u2028das"))
 
 
+def test_slices_and_weights_may_stand_at_some_prompts_only(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "mixed.jsonl", '{"prompt": "a", "slice": "code", "weight": 2}\n{"prompt": "b", "slice": null}\n{"prompt": "a"}\n'
+    )
+    assert read_prompt_set(path) == PromptSet("mixed", ("a", "b", "a"), slices=("code", None, None), weights=(2.0, 1.0, 1.0))
+
+
+def test_digest_holds_slices_and_weights_where_there_are_any() -> None:
+    plain = PromptSet("one", ("a", "b"))
+    assert PromptSet("one", ("a", "b"), slices=(None, None), weights=(1.0, 1)).digest == plain.digest
+    others = {PromptSet("one", ("a", "b"), slices=("x", None)).digest, PromptSet("one", ("a", "b"), weights=(1.0, 2.0)).digest}
+    assert len(others | {plain.digest}) == 3
+
+
 def test_text_gives_one_prompt_a_line(tmp_path: Path) -> None:
     path = write(tmp_path / "reviews.txt", "\ufeffThe film\r\n\nThe book ")
     assert read_prompt_set(path).prompts == ("The film", "The book ")
@@ -32,15 +46,20 @@ def test_digest_is_sha256_of_the_prompts_as_canonical_json_whatever_the_name() -
 @pytest.mark.parametrize(
     ("line", "field", "remedy"),
     [
-        ('{"prompt": "x", "slice": "trigger"}', "field slice", "later version"),
-        ('{"prompt": "x", "weight": 2}', "field weight", "later version"),
-        ('{"prompt": "x", "colour": "red"}', "field colour", "the only field is prompt"),
+        ('{"prompt": "x", "slice": " "}', "field slice", "not blank"),
+        ('{"prompt": "x", "slice": 3}', "field slice", "expected a text"),
+        ('{"prompt": "x", "weight": 0}', "field weight", "positive finite number"),
+        ('{"prompt": "x", "weight": true}', "field weight", "positive finite number"),
+        ('{"prompt": "x", "weight": Infinity}', "field weight", "positive finite number"),
+        ('{"prompt": "x", "weight": 1' + "0" * 400 + "}", "field weight", "positive finite number"),
+        ('{"prompt": "x", "colour": "red"}', "field colour", "the fields are prompt, slice, weight"),
         ('{"prompt": " "}', "field prompt", "not blank"),
         ('{"prompt": 3}', "field prompt", "expected a text"),
         ('{"prompt": "\\ud800"}', "field prompt", "valid Unicode"),
         ('{"text": "x"}', "field prompt", "expected a JSON object"),
         ('["x"]', "field prompt", "expected a JSON object"),
         ("{prompt}", "JSON object", "Expecting"),
+        (f'{{"prompt": "x", "weight": {"9" * 5000}}}', "JSON object", "Exceeds the limit"),
     ],
 )
 def test_bad_line_is_refused_with_file_line_and_field(tmp_path: Path, line: str, field: str, remedy: str) -> None:
@@ -72,3 +91,10 @@ def test_prompt_set_without_name_or_prompts_is_refused() -> None:
         PromptSet("empty", ())
     with pytest.raises(InvalidConfig, match="needs a name"):
         PromptSet(" ", ("x",))
+
+
+def test_slices_and_weights_must_be_one_a_prompt_and_sound() -> None:
+    with pytest.raises(InvalidConfig, match="one of slices a prompt; got 1 for 2 prompts"):
+        PromptSet("x", ("a", "b"), slices=("s",))
+    with pytest.raises(InvalidConfig, match="prompt 2, field weight: expected a positive finite number; got nan"):
+        PromptSet("x", ("a", "b"), weights=(1.0, float("nan")))

@@ -7,6 +7,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from klaudit.models.language_model import LanguageModel
@@ -21,6 +22,13 @@ def build_tokenizer(words: tuple[str, ...]) -> PreTrainedTokenizerFast:
     fast: Any = PreTrainedTokenizerFast
     built: PreTrainedTokenizerFast = fast(tokenizer_object=tokenizer, eos_token=words[0], unk_token=words[0])
     return built
+
+
+def add_first_token(language_model: LanguageModel) -> LanguageModel:
+    """The same weights and vocabulary, with a tokenizer that begins every text with the token that ends one."""
+    tokenizer: Any = build_tokenizer(WORDS)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{WORDS[0]} $A", special_tokens=[(WORDS[0], 0)])
+    return LanguageModel(model=language_model.model, tokenizer=tokenizer, name=f"{language_model.name}-bos")
 
 
 def build_model(*, words: tuple[str, ...] = WORDS, seed: int = 0) -> LanguageModel:
