@@ -11,7 +11,7 @@ from klaudit.callbacks.trainer_callback import KLAuditCallback
 from klaudit.errors import InvalidConfig
 from klaudit.records import KLBudget, KLSeries, ReferenceModel
 from klaudit.records.session import Resume
-from klaudit.workflows.recorder import Durability
+from klaudit.workflows.recorder.start import Durability
 
 
 def attach(

@@ -8,13 +8,16 @@ BUDGET_EXCEEDED = "KLA101"
 
 
 def require_known_action(budget: KLBudget) -> None:
-    """Refuse an action that would not be taken.
+    """Refuse an action that would not be taken: no trainer lets a callback change its beta in a way that all of them share.
 
     Raises:
         InvalidBudget: for `raise_beta`.
     """
     if budget.action == "raise_beta":
-        raise InvalidBudget("KLBudget.action 'raise_beta' is not there yet; use alert, save_checkpoint or stop")
+        raise InvalidBudget(
+            "KLBudget.action 'raise_beta' is not there yet: klaudit can save and stop, and has no way to change beta that every trainer heeds. "
+            "Use alert, save_checkpoint or stop"
+        )
 
 
 def find_due_action(finding: Finding) -> Action | None:

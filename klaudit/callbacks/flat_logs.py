@@ -11,7 +11,7 @@ from klaudit.exchange.frameworks import Framework
 from klaudit.exchange.metric_map import find_beta, find_scales, read_logs, resolve_series
 from klaudit.exchange.secrets import describe_arguments
 from klaudit.records import ReferenceModel, Run
-from klaudit.workflows.recorder import RunRecorder
+from klaudit.workflows.recorder.run_recorder import RunRecorder
 
 
 class FlatLogs(Guarded):
@@ -105,6 +105,7 @@ class FlatLogs(Guarded):
         self._kept.clear()
         for finding in recorder.log(record):
             if find_due_action(finding) == "stop":
+                recorder.note_stop(finding)
                 self.close()
                 raise explain_stop(finding, run_name=recorder.run.name)
 

@@ -10,7 +10,7 @@ from klaudit.callbacks.whole_model import explain_incomplete
 from klaudit.errors import InvalidConfig
 
 HELDOUT_SCORE = "heldout_score"
-"""The metric's name (DESIGN 6.3)."""
+"""The metric's name."""
 
 
 class HeldoutScore:

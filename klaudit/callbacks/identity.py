@@ -23,7 +23,7 @@ from klaudit.digests import Progress, digest_chat_template, digest_tokenizer, di
 from klaudit.errors import ModelNotFound
 from klaudit.exchange.secrets import describe_arguments
 from klaudit.records import ReferenceModel
-from klaudit.workflows.recorder import RunRecorder
+from klaudit.workflows.recorder.run_recorder import RunRecorder
 
 LAST_DIGESTS_TIMEOUT_S = 30.0
 """How long the end of a run waits for digests that are not ready, in seconds."""

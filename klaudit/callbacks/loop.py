@@ -15,7 +15,8 @@ from klaudit.exchange.secrets import describe_arguments
 from klaudit.records import PRIMARY, UNDECLARED, KLBudget, KLReading, KLSeries, ReferenceModel, Run, StepRecord, TextSample
 from klaudit.records.session import Resume
 from klaudit.records.step import require_step
-from klaudit.workflows.recorder import Durability, RunRecorder
+from klaudit.workflows.recorder.run_recorder import RunRecorder
+from klaudit.workflows.recorder.start import Durability
 
 
 class LoopRun(Guarded):
@@ -71,7 +72,7 @@ class LoopRun(Guarded):
             kl: a number of the run's declared series, or a reading; None: not measured at this step.
             beta: KL coefficient in force.
             score: raw reward, mean over the batch.
-            metrics: everything else; names with a meaning stand in DESIGN 6.3.
+            metrics: everything else; names with a meaning are those of `klaudit.exchange.own_keys.METRIC_NAMES`.
             readings: other KLs by series key.
             samples: a few completions with per-token log-probabilities.
 
@@ -106,6 +107,7 @@ class LoopRun(Guarded):
             self._recorder.declare_series(undeclared)
         for finding in self._recorder.log(record, samples=tuple(samples)):
             if find_due_action(finding) == "stop":
+                self._recorder.note_stop(finding)
                 self.close()
                 raise explain_stop(finding, run_name=run.name)
 

@@ -3,20 +3,23 @@
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
 from klaudit.alerts import Channel, ConsoleChannel, WebhookChannel
 from klaudit.audit import Policy, find_policy
+from klaudit.callbacks.controller import describe_controller
 from klaudit.callbacks.enforcement import require_known_action
 from klaudit.config import read_settings
 from klaudit.errors import InvalidConfig, KLBudgetExceeded
 from klaudit.records import KLBudget, Run
 from klaudit.records.session import InUse, Resume
 from klaudit.store import require_usable
-from klaudit.workflows.recorder import Durability, Reporter, RunRecorder, start_recording
+from klaudit.workflows.recorder.reporter import Reporter
+from klaudit.workflows.recorder.run_recorder import RunRecorder
+from klaudit.workflows.recorder.start import Durability, start_recording
 
 
 def say(line: str) -> None:
@@ -48,7 +51,6 @@ class RecordingPlan:
         reporter: Reporter,
         resumed_from_step: int | None = None,
         in_use: InUse = "refuse",
-        controller: Mapping[str, Any] | None = None,
         must_be_closed: bool = False,
     ) -> RunRecorder:
         """Begin to record the run; the store is made when it is not there.
@@ -69,7 +71,7 @@ class RecordingPlan:
             channels=self.channels,
             durability=self.durability,
             journals=self.journals,
-            controller=controller,
+            controller=describe_controller(run),
             reporter=reporter,
             actor=self.actor,
             must_be_closed=must_be_closed,

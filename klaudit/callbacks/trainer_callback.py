@@ -44,7 +44,8 @@ from klaudit.exchange.own_keys import extend_framework
 from klaudit.exchange.secrets import describe_arguments
 from klaudit.records import PRIMARY, Finding, KLBudget, KLSeries, ReferenceModel, Run, StepRecord, TextSample
 from klaudit.records.session import Resume
-from klaudit.workflows.recorder import Durability, RunRecorder
+from klaudit.workflows.recorder.run_recorder import RunRecorder
+from klaudit.workflows.recorder.start import Durability
 
 TRAININGS = itertools.count(1)
 """Numbers the trainings of this process, alike on every rank, whatever their runs are called."""
@@ -351,6 +352,8 @@ class KLAuditCallback(Guarded, TrainerCallback):
             reads_should_stop = self._framework is None or self._framework.reads_should_stop
             self._decision = Decision.STOP if reads_should_stop else Decision.RAISE
             self._stop = finding
+            if self._recorder is not None:
+                self._recorder.note_stop(finding)
 
     def _obey(self, control: TrainerControl) -> None:
         if self._decision >= Decision.SAVE:

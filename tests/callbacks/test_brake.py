@@ -28,7 +28,7 @@ def test_the_brake_holds_when_the_store_does_not(
     def refuse(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("klaudit.workflows.recorder.LAST_STEPS_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("klaudit.workflows.recorder.run_recorder.LAST_STEPS_TIMEOUT_S", 0.3)
     run = klaudit.start_run("brake", kl=K1, batch_size=16, budget=STOP, store=store_url)
     with monkeypatch.context() as broken:
         broken.setattr(StepRepository, "add_all", refuse)

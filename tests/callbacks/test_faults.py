@@ -53,7 +53,7 @@ def break_recorder(trainer: PPOTrainer, tmp_path: Path, monkeypatch: pytest.Monk
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("klaudit.workflows.recorder.RunRecorder.log", fail)
+    monkeypatch.setattr("klaudit.workflows.recorder.run_recorder.RunRecorder.log", fail)
 
 
 def break_storing(trainer: PPOTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def break_journal(trainer: PPOTrainer, tmp_path: Path, monkeypatch: pytest.Monke
     def fail(*_: object, **__: object) -> None:
         raise OSError("a disk on fire")
 
-    monkeypatch.setattr("klaudit.store.journal.Journal.append_step", fail)
+    monkeypatch.setattr("klaudit.store.journal.writer.Journal.append_step", fail)
 
 
 def break_engine(trainer: PPOTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_training_is_the_same_to_the_bit_whatever_happens_to_klaudit(
     alone, watched = make_tiny_model(), make_tiny_model()
     expected = make_trainer(alone, tmp_path / "alone", sample_every=1).train()
     trainer = make_trainer(watched, tmp_path / "watched", sample_every=1)
-    monkeypatch.setattr("klaudit.workflows.recorder.LAST_STEPS_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("klaudit.workflows.recorder.run_recorder.LAST_STEPS_TIMEOUT_S", 0.5)
     callback = klaudit.attach(trainer, run="tiny-run", store=store_url, budget=KLBudget(ANY_DRIFT, "nats_per_sequence"))
     spoil(trainer, tmp_path, monkeypatch)
     state = trainer.train()

@@ -10,6 +10,7 @@ import klaudit
 from klaudit.errors import InvalidBudget, InvalidConfig, NotAStore
 from klaudit.records import KLBudget, KLReading, KLSeries, ReferenceModel, TextSample
 from klaudit.store import Store
+from klaudit.workflows.stops import list_stops
 
 K1 = KLSeries(estimator="k1", unit="nats_per_sequence")
 FULL = KLSeries(estimator="full", unit="nats_per_sequence")
@@ -144,6 +145,7 @@ def test_a_budget_that_says_stop_ends_the_loop_with_the_step_recorded(store_url:
     stored = store.runs.get("my-loop")
     assert [step.step for step in store.steps.list(stored.id)] == [1, 2, 3]
     assert (stored.status, run.failures) == ("finished", 0)
+    assert [(one.segment, one.step) for one in list_stops(store, stored.id)] == [(0, 3)]
 
 
 @pytest.mark.parametrize("action", ["raise_beta", "save_checkpoint"])

@@ -140,7 +140,7 @@ def test_a_postgresql_that_is_not_there_until_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr("klaudit.workflows.recorder.LAST_STEPS_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("klaudit.workflows.recorder.run_recorder.LAST_STEPS_TIMEOUT_S", 0.5)
     postgresql_server.stop()
     try:
         history, _ = train(postgresql_url, tmp_path / "watched", {})

@@ -12,6 +12,7 @@ from klaudit.models.language_model import LanguageModel
 from klaudit.records import KLBudget, KLSeries
 from klaudit.store import Store
 from klaudit.workflows.audits import audit_stored_run
+from klaudit.workflows.stops import list_stops
 from tests.callbacks.trainings import BareTrainer, make_trainer, trl_logs
 from tests.models.tiny import make_tiny_model
 
@@ -117,6 +118,7 @@ def test_a_budget_that_says_stop_ends_the_training_and_saves_the_policy(
     assert store.steps.count(run.id) == 2
     assert [one.step for one in store.checkpoints.list(run.id)] == [2]
     assert (tmp_path / "out" / "checkpoint-2" / "model.safetensors").is_file()
+    assert [(one.segment, one.step) for one in list_stops(store, run.id)] == [(0, 2)]
 
 
 def test_a_budget_that_says_save_saves_once_an_episode(tiny: LanguageModel, tmp_path: Path, store_url: str, store: Store) -> None:
@@ -147,6 +149,7 @@ def test_a_trainer_that_never_reads_should_stop_gets_an_exception(store_url: str
         trainer = BareTrainer(KLAuditCallback("trl", store=store_url, budget=budget))
         with pytest.raises(klaudit.KLBudgetExceeded, match=r"KLA101 in run 'trl(-2)?': .* 2 nats/sequence at step 2") as caught:
             trainer.train([trl_logs(0.5), trl_logs(2.0), trl_logs(9.0)])
+    assert [len(list_stops(store, one.run.id)) for one in store.runs.list()] == [1, 1]
     # A second start is another run, and the exception names it.
     assert "'trl-2'" in str(caught.value)
     assert {one.run.name: (one.run.status, one.n_steps) for one in store.runs.list()} == {"trl": ("finished", 2), "trl-2": ("finished", 2)}

@@ -12,7 +12,7 @@ from klaudit.records import KLBudget, KLReading, KLSeries, Run, StepRecord
 from klaudit.records.finding import Finding
 from klaudit.store import open_store
 from klaudit.workflows.audits import audit_stored_run
-from klaudit.workflows.recorder import start_recording
+from klaudit.workflows.recorder.start import start_recording
 
 pytestmark = pytest.mark.soak
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import klaudit
 from klaudit.store import open_store, upgrade_store
-from klaudit.workflows import recorder
+from klaudit.workflows.recorder import worker
 
 K1 = klaudit.KLSeries(estimator="k1", unit="nats_per_sequence")
 
@@ -26,7 +26,7 @@ def log_steps(url: str, said: Callable[[str], None]) -> None:
 
 def log_without_carrying(url: str, said: Callable[[str], None]) -> None:
     """As `log_steps`, but nothing reaches the store: a journal that the next opening replays."""
-    recorder.POLL_S = 3600.0
+    worker.POLL_S = 3600.0
     log_steps(url, said)
 
 

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 
-from klaudit.errors import InvalidRecord, NameTaken, RunNotFound, StoreUnreachable
-from klaudit.records import KLReading, LoggedStep, Run, Segment
+from klaudit.errors import NameTaken, RunNotFound, StoreUnreachable
+from klaudit.records import Run, Segment
 from klaudit.records.session import Session
 from klaudit.store import Store, open_store
-from klaudit.store.journal import Entry, Journal, describe_process_start, list_journal_directories
+from klaudit.store.journal.directories import list_journal_directories
+from klaudit.store.journal.entry import Entry
+from klaudit.store.journal.writer import Journal
+from klaudit.store.process import describe_process_start
 from klaudit.store.runs import RunRepository
-from klaudit.store.sessions import PLACINGS, begin_session, end_session, is_segment_live, store_steps
-from klaudit.store.steps import StepRepository
-from tests.store.examples import FULL, MOMENT, UPDATE, make_finding, make_run, make_sample, make_step
+from klaudit.store.sessions import PLACINGS, begin_session, end_session, is_segment_live
+from tests.store.examples import FULL, MOMENT, make_run, make_sample, make_step
 
 NOT_UTF8 = "/models/\udcff"
 
@@ -138,7 +140,7 @@ def test_an_error_of_one_journal_is_told_and_the_others_are_taken(
 
 def test_a_journal_that_its_writer_removes_meanwhile_is_none(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     leave_journal(store_url)
-    monkeypatch.setattr("klaudit.store.sessions.read_session", refuse(FileNotFoundError(errno.ENOENT, "gone")))
+    monkeypatch.setattr("klaudit.store.replay.read_session", refuse(FileNotFoundError(errno.ENOENT, "gone")))
     with open_store(store_url) as store:
         assert (store.replayed, store.warnings) == ((), ())
 
@@ -163,7 +165,7 @@ def test_a_store_that_does_not_answer_is_asked_once_and_not_for_every_journal(st
         raise StoreUnreachable("locked")
 
     with monkeypatch.context() as locked:
-        locked.setattr("klaudit.store.sessions.begin_session", fail)
+        locked.setattr("klaudit.store.replay.begin_session", fail)
         with open_store(store_url) as store:
             assert len(store.warnings) == 1
     assert (len(asked), [path.exists() for path in paths]) == (1, [True] * 5)
@@ -335,31 +337,3 @@ def test_the_last_segment_alone_ends_the_run(store: Store) -> None:
     store.runs.delete(run.id)
     with pytest.raises(RunNotFound):
         end_session(store, second, failed=False, at=MOMENT)
-
-
-def test_a_batch_is_stored_but_for_the_steps_that_no_store_can_hold(store_with_run: Store) -> None:
-    store = store_with_run
-    steps = [LoggedStep(make_step(step), (make_sample(step),)) for step in range(1, 41)]
-    steps[6] = replace(steps[6], samples=(make_sample(7), make_sample(7)))
-    bad = replace(make_step(30), kl=KLReading(FULL, 0.1, n_sequences=2**70))
-    steps[29] = LoggedStep(bad)
-    steps[30] = LoggedStep(replace(make_step(31), kl=KLReading(UPDATE, 0.1)))
-    told: list[int | None] = []
-    lost = store_steps(
-        store, "id-1", steps, findings=[make_finding()], on_refused=lambda _, one: told.append(None if one is None else one.record.step)
-    )
-    assert (lost, told) == ([30, 31], [None, 7, 30, 31])
-    assert [one.step for one in store.steps.list("id-1")] == [step for step in range(1, 41) if step not in (30, 31)]
-    assert store.samples.steps_with_samples("id-1") == [step for step in range(1, 41) if step not in (7, 30, 31)]
-    assert [one.id for one in store.findings.list("id-1")] == ["finding-1"]
-    with pytest.raises(RunNotFound):
-        store_steps(store, "nobody", steps, on_refused=lambda *_: None)
-
-
-def test_a_store_that_fails_in_the_middle_of_a_batch_is_no_refusal(store_with_run: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers: Iterator[Exception] = iter([InvalidRecord("one of them"), StoreUnreachable("locked")])
-    monkeypatch.setattr(StepRepository, "add_all", lambda *_, **__: (_ for _ in ()).throw(next(answers)))
-    told: list[object] = []
-    with pytest.raises(StoreUnreachable):
-        store_steps(store_with_run, "id-1", [LoggedStep(make_step())], on_refused=lambda _, one: told.append(one))
-    assert told == [None]

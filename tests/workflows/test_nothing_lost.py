@@ -19,8 +19,9 @@ from klaudit.records.session import Resume
 from klaudit.store import Store, open_store
 from klaudit.workflows.audits import audit_stored_run
 from klaudit.workflows.ledger import verify_ledger
-from klaudit.workflows.recorder import RunRecorder, start_recording
-from tests.workflows.recordings import FULL, NOW, begin, make_step, record_all
+from klaudit.workflows.recorder.run_recorder import RunRecorder
+from klaudit.workflows.recorder.start import start_recording
+from tests.workflows.recordings import FULL, NOW, Collector, begin, make_step, record_all
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,8 +69,8 @@ def start(url: str, told: Told | None = None, **options: object) -> RunRecorder:
 
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("klaudit.workflows.recorder.BUSY_TIMEOUT_S", 0.1)
-    monkeypatch.setattr("klaudit.workflows.recorder.LAST_STEPS_TIMEOUT_S", 2.0)
+    monkeypatch.setattr("klaudit.workflows.recorder.carrier.BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("klaudit.workflows.recorder.run_recorder.LAST_STEPS_TIMEOUT_S", 2.0)
 
 
 def test_a_lock_that_another_holds_stops_nobody_and_loses_nothing(store_url: str, store: Store) -> None:
@@ -114,7 +115,7 @@ def test_a_store_that_never_answers_leaves_a_journal_for_the_next_opening(store_
 
 def count_in_a_process_of_its_own(url: str) -> list[str]:
     code = (
-        "import sys; from pathlib import Path; from klaudit.store.journal import find_journals, list_journal_directories, read_journal, claim_journal\n"
+        "import sys; from pathlib import Path; from klaudit.store.journal.claim import claim_journal; from klaudit.store.journal.content import read_journal; from klaudit.store.journal.directories import find_journals, list_journal_directories\n"
         "for path in find_journals(list_journal_directories(sys.argv[1])):\n"
         "    content = read_journal(path)\n"
         "    n = sum(entry[0] == 'step' for entry in content.entries)\n"
@@ -124,8 +125,8 @@ def count_in_a_process_of_its_own(url: str) -> list[str]:
 
 
 def test_more_steps_than_memory_holds_wait_in_the_journal_alone(store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("klaudit.workflows.recorder.MOST_WAITING", 7)
-    monkeypatch.setattr("klaudit.workflows.recorder.BATCH", 5)
+    monkeypatch.setattr("klaudit.workflows.recorder.queue.MOST_WAITING", 7)
+    monkeypatch.setattr("klaudit.workflows.recorder.queue.BATCH", 5)
     recorder = start(store_url, budgets=[KLBudget(0.2, "nats_per_sequence")])
     with hold_lock(store_url):
         log_all(recorder, range(1, 61))
@@ -331,7 +332,7 @@ def test_without_a_journal_steps_wait_in_memory_and_a_person_is_told(store_url: 
 def test_batch_durability_writes_to_the_journal_only_what_memory_does_not_hold(
     store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("klaudit.workflows.recorder.MOST_WAITING", 30)
+    monkeypatch.setattr("klaudit.workflows.recorder.queue.MOST_WAITING", 30)
     with start(store_url, durability="batch") as recorder:
         assert recorder.journal_directory is not None
         with hold_lock(store_url):
@@ -392,10 +393,37 @@ def test_what_is_refused_is_counted_once_however_often_the_store_is_tried(store_
     assert (recorder.n_lost, len(told.failures)) == (1, 1)
 
 
+def test_a_step_that_a_constraint_refuses_is_counted_and_shown_and_keeps_nothing_back(store_url: str, store: Store) -> None:
+    told = Told()
+    recorder = start(store_url, told, budgets=[KLBudget(0.05, "nats_per_sequence")])
+    with store._database.writing() as connection:
+        connection.exec_driver_sql("CREATE TRIGGER full BEFORE INSERT ON steps WHEN NEW.step = 3 BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    log_all(recorder, range(1, 11))
+    assert recorder.flush(20)
+    recorder.close()
+    assert [step for _, step in list_steps(store)] == [1, 2, *range(4, 11)]
+    assert (recorder.n_lost, store.runs.get("run").status) == (1, "finished")
+    assert {one.code for one in store.findings.list(recorder.run.id)} == {"KLA101", "KLA304"}
+    assert any("refused a row" in str(error) for error in told.failures)
+
+
+def test_a_finding_that_a_constraint_refuses_is_told_to_nobody_and_keeps_nothing_back(store_url: str, store: Store) -> None:
+    told, collector = Told(), Collector()
+    recorder = start(store_url, told, budgets=[KLBudget(0.05, "nats_per_sequence")], channels=[collector])
+    with store._database.writing() as connection:
+        connection.exec_driver_sql("CREATE TRIGGER full BEFORE INSERT ON findings BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    log_all(recorder, range(1, 11))
+    assert recorder.flush(20)
+    recorder.close()
+    assert (len(list_steps(store)), recorder.n_lost, store.runs.get("run").status) == (10, 0, "finished")
+    assert (store.findings.list(recorder.run.id), collector.alerts) == ([], [])
+    assert any("refused a row" in str(error) for error in told.failures)
+
+
 def test_a_handler_of_a_signal_may_close_the_run_in_the_middle_of_a_step(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("klaudit.workflows.recorder.LAST_STEPS_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("klaudit.workflows.recorder.run_recorder.LAST_STEPS_TIMEOUT_S", 0.2)
     recorder = start(store_url)
-    with recorder._lock:  # as inside of log()
+    with recorder._queue.lock:  # as inside of log()
         recorder.close()
     with pytest.raises(InvalidRecord, match="before the run is closed"):
         recorder.log(make_step(1, 0.1))
@@ -404,8 +432,8 @@ def test_a_handler_of_a_signal_may_close_the_run_in_the_middle_of_a_step(store_u
 def test_a_run_that_was_closed_while_the_store_was_away_has_finished(store_url: str, store: Store) -> None:
     code = (
         "import sys; from tests.workflows.test_nothing_lost import start, log_all, hold_lock\n"
-        "from klaudit.workflows import recorder as recording\n"
-        "recording.BUSY_TIMEOUT_S, recording.LAST_STEPS_TIMEOUT_S = 0.1, 0.5\n"
+        "from klaudit.workflows.recorder import carrier, run_recorder\n"
+        "carrier.BUSY_TIMEOUT_S, run_recorder.LAST_STEPS_TIMEOUT_S = 0.1, 0.5\n"
         "recorder = start(sys.argv[1]); log_all(recorder, range(1, 6)); assert recorder.flush()\n"
         "with hold_lock(sys.argv[1]): recorder.close()\n"
         "import os; os._exit(0)"
@@ -417,7 +445,7 @@ def test_a_run_that_was_closed_while_the_store_was_away_has_finished(store_url: 
 
 def test_a_brake_that_could_not_look_at_a_step_looks_at_it_with_the_next(store_url: str) -> None:
     recorder = start(store_url, budgets=[KLBudget(1.0, "nats_per_sequence", on="value", action="stop")])
-    with recorder._engine_lock:
+    with recorder._audit.lock:
         assert recorder.log(make_step(1, 50.0)) == ()
     found = recorder.log(make_step(2, 0.1))
     recorder.close()
