@@ -1,4 +1,4 @@
--- The schema of a klaudit store, revision 0002, as SQLite has it.
+-- The schema of a klaudit store, revision 0003, as SQLite has it.
 -- Generated: change klaudit/store/tables.py and add a migration, then run `python docs/build.py`.
 --
 -- A float that may be NaN or infinite has two columns: `x` (NULL unless finite) and `x_kind` (finite, nan, inf, -inf; NULL: no value).
@@ -77,6 +77,7 @@ CREATE TABLE drift_measurements (
     -- Path or name
     checkpoint TEXT NOT NULL,
     checkpoint_digest VARCHAR(71),
+    -- Name of the model that it is compared with
     reference_name TEXT NOT NULL,
     reference_digest VARCHAR(71),
     -- Which part of the prompt set; NULL: all prompts
@@ -437,9 +438,123 @@ CREATE TABLE rollups (
     CONSTRAINT fk_rollups_run_id_runs FOREIGN KEY(run_id) REFERENCES runs (id) ON DELETE CASCADE
 ) WITHOUT ROWID;
 
+-- Sampled completions with their drift at every token; kept one by one, so that a measurement can be continued.
+CREATE TABLE drift_shards (
+    -- sha256: and 64 hex digits over all that decides the numbers inside
+    "key" VARCHAR(71) NOT NULL,
+    -- runs.id it was measured for first; others may share it. NULL: no run, or one that is gone
+    run_id VARCHAR(64),
+    -- Completions in it
+    n_sequences INTEGER NOT NULL,
+    stored_at VARCHAR(27) NOT NULL,
+    -- zlib: JSON of the completions, token by token; nats
+    content BLOB NOT NULL,
+    CONSTRAINT pk_drift_shards PRIMARY KEY ("key"),
+    CONSTRAINT fk_drift_shards_run_id_runs FOREIGN KEY(run_id) REFERENCES runs (id) ON DELETE SET NULL
+);
+
+-- What a measurement says of a checkpoint beside its KL; its KLs are the drift_measurements of the same checkpoint and time.
+CREATE TABLE drift_profiles (
+    id INTEGER NOT NULL,
+    -- runs.id; NULL: a checkpoint of no run
+    run_id VARCHAR(64),
+    -- Updates done when the checkpoint was saved
+    step BIGINT,
+    -- Path or name
+    checkpoint TEXT NOT NULL,
+    checkpoint_digest VARCHAR(71),
+    -- Name of the model that it is compared with
+    reference_name TEXT NOT NULL,
+    reference_digest VARCHAR(71),
+    -- sha256: and 64 hex digits over models, prompts and settings
+    "key" VARCHAR(71) NOT NULL,
+    -- Mean of reference/policy probability over the policy's sampled tokens, no unit
+    ratio DOUBLE,
+    -- finite, nan, inf or -inf
+    ratio_kind VARCHAR(6),
+    -- Lower end of its 95% interval
+    ratio_low DOUBLE,
+    -- finite, nan, inf or -inf
+    ratio_low_kind VARCHAR(6),
+    -- Upper end of its 95% interval
+    ratio_high DOUBLE,
+    -- finite, nan, inf or -inf
+    ratio_high_kind VARCHAR(6),
+    -- JSON: how well it predicts a text, nats per token with 95% intervals; NULL: not measured
+    retention TEXT,
+    -- JSON: relative L2 distance of the weights by layer, no unit
+    layers TEXT NOT NULL,
+    -- JSON: each slice of the prompts against the others, nats per token
+    contrasts TEXT NOT NULL,
+    -- JSON: keys of drift_shards
+    shards TEXT NOT NULL,
+    measured_at VARCHAR(27) NOT NULL,
+    -- JSON: what is needed to measure again
+    settings TEXT NOT NULL,
+    CONSTRAINT pk_drift_profiles PRIMARY KEY (id),
+    CONSTRAINT fk_drift_profiles_run_id_runs FOREIGN KEY(run_id) REFERENCES runs (id) ON DELETE CASCADE
+);
+
+-- How far checkpoints are from each other, both ways.
+CREATE TABLE checkpoint_distances (
+    id INTEGER NOT NULL,
+    -- runs.id; NULL: a checkpoint of no run
+    run_id VARCHAR(64),
+    -- Updates done when the checkpoint was saved
+    step BIGINT,
+    -- Path or name
+    checkpoint TEXT NOT NULL,
+    checkpoint_digest VARCHAR(71),
+    -- Path or name of the other checkpoint
+    reference_name TEXT NOT NULL,
+    reference_digest VARCHAR(71),
+    -- Which part of the prompt set; NULL: all prompts
+    slice TEXT,
+    -- reference, update, mismatch, baseline or unknown
+    kind VARCHAR(16) NOT NULL,
+    -- k1, k2, k3, full or unknown
+    estimator VARCHAR(16) NOT NULL,
+    -- nats_per_token, nats_per_sequence or unknown
+    unit VARCHAR(32) NOT NULL,
+    -- batch_mean, token_mean, window_mean or unknown
+    aggregation VARCHAR(16) NOT NULL,
+    -- reverse: KL(policy || reference); forward; unknown
+    direction VARCHAR(16) NOT NULL,
+    -- Sampling temperature at which both distributions were scored
+    temperature DOUBLE,
+    -- The trainer's own name of the number
+    source_key TEXT,
+    -- Mean KL over sequences, in unit
+    value DOUBLE,
+    -- finite, nan, inf or -inf
+    value_kind VARCHAR(6),
+    -- Lower end of the 95% interval, in unit
+    low DOUBLE,
+    -- finite, nan, inf or -inf
+    low_kind VARCHAR(6),
+    -- Upper end of the 95% interval, in unit
+    high DOUBLE,
+    -- finite, nan, inf or -inf
+    high_kind VARCHAR(6),
+    n_sequences INTEGER NOT NULL,
+    -- Tokens a sequence
+    mean_length DOUBLE,
+    -- finite, nan, inf or -inf
+    mean_length_kind VARCHAR(6),
+    measured_at VARCHAR(27) NOT NULL,
+    -- JSON: what is needed to measure again
+    settings TEXT NOT NULL,
+    CONSTRAINT pk_checkpoint_distances PRIMARY KEY (id),
+    CONSTRAINT fk_checkpoint_distances_run_id_runs FOREIGN KEY(run_id) REFERENCES runs (id) ON DELETE CASCADE
+);
+
 CREATE INDEX ix_drift_measurements_run_id ON drift_measurements (run_id);
 CREATE INDEX ix_findings_run_id ON findings (run_id);
 CREATE INDEX ix_alerts_finding_id ON alerts (finding_id);
 CREATE INDEX ix_alerts_run_id ON alerts (run_id);
 CREATE UNIQUE INDEX uq_segments_session ON segments (session);
 CREATE INDEX ix_ledger_entries_run_id_run_seq ON ledger_entries (run_id, run_seq);
+CREATE INDEX ix_drift_shards_run_id ON drift_shards (run_id);
+CREATE INDEX ix_drift_profiles_run_id ON drift_profiles (run_id);
+CREATE INDEX ix_drift_profiles_key ON drift_profiles ("key");
+CREATE INDEX ix_checkpoint_distances_run_id ON checkpoint_distances (run_id);

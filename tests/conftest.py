@@ -53,6 +53,14 @@ def postgresql_url(shared_postgresql_store: str) -> str:
     with psycopg.connect(shared_postgresql_store, autocommit=True) as connection:
         others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         connection.execute(f"SELECT pg_terminate_backend(pid, 5000) {others}")
-        for table in ("runs", "kl_budgets", "drift_measurements", "ledger_entries"):
+        for table in (
+            "runs",
+            "kl_budgets",
+            "drift_measurements",
+            "drift_profiles",
+            "drift_shards",
+            "checkpoint_distances",
+            "ledger_entries",
+        ):
             connection.execute(f"DELETE FROM {table}")
     return shared_postgresql_store

@@ -1,5 +1,6 @@
 """`klaudit audit`."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from klaudit.cli.output import SEVERITY_STYLES, console, print_json
 from klaudit.records import Severity
 from klaudit.report.views import format_count
 from klaudit.workflows.audits import audit_stored_run, find_run_policy, keep_findings
+from klaudit.workflows.stops import Stop, list_stops
 
 
 def audit_run(
@@ -26,15 +28,16 @@ def audit_run(
         audit = audit_stored_run(opened, run, policy=chosen)
         if chosen is None or chosen.digest == find_run_policy(opened, audit.run.id).digest:
             keep_findings(opened, audit)
+        stops = list_stops(opened, audit.run.id)
     if as_json:
         print_json(audit.to_dict())
     else:
-        print_audit(audit)
+        print_audit(audit, stops=stops)
     return 1 if audit.has_findings_at(fail_on) else 0
 
 
-def print_audit(audit: Audit) -> None:
-    """An audit for people."""
+def print_audit(audit: Audit, *, stops: Sequence[Stop] = ()) -> None:
+    """An audit for people, with the stops that a budget made of the training."""
     coverage, series = audit.coverage, audit.governing_series
     console.print("Audit of run", style="bold", end=" ")
     console.print(f"{audit.run.name}: {audit.verdict}", markup=False, soft_wrap=True)
@@ -44,6 +47,8 @@ def print_audit(audit: Audit) -> None:
         markup=False,
         soft_wrap=True,
     )
+    for one in stops:
+        console.print(f"  stopped {one.label}", markup=False, soft_wrap=True)
     for finding in audit.findings:
         style = SEVERITY_STYLES[finding.severity]
         span = (

@@ -12,17 +12,19 @@ import typer
 from klaudit.assets import locate_asset
 from klaudit.cli.audit import print_audit
 from klaudit.cli.dashboard import serve_pages
-from klaudit.cli.drift import print_measurements, read_prompts
+from klaudit.cli.drift import read_prompts
+from klaudit.cli.drift_output import print_drift
 from klaudit.cli.options import StoreOption, find_store_url, require_installed
 from klaudit.cli.output import messages
 from klaudit.cli.progress import track_drift, track_training
 from klaudit.demo.recipe import Recipe, make_demo_recipe, read_recipe
+from klaudit.drift.plan import MeasurementSettings
 from klaudit.errors import InvalidConfig, StoreUnreachable
 from klaudit.report.views import format_count
 from klaudit.store import Store, open_store
 from klaudit.store.sessions import find_free_name
 from klaudit.workflows.audits import audit_stored_run, keep_findings
-from klaudit.workflows.drift import DriftSettings, list_run_checkpoints, measure_drift
+from klaudit.workflows.drift import DriftRequest, list_run_checkpoints, measure_drift, plan_drift
 from klaudit.workflows.recorded_runs import load_recorded_run
 from klaudit.workflows.reports import compose_report, save_report
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 """Where checkpoints and reports of trained runs go, under the working directory."""
-DEMO_DRIFT = DriftSettings(samples_per_prompt=2)
+DEMO_DRIFT = MeasurementSettings(samples_per_prompt=2, forward=False)
 
 
 def run_demo(
@@ -121,17 +123,16 @@ def walk_through(recipe: Recipe, *, url: str) -> None:
 def measure_checkpoints(opened: Store, trained: "TrainedRun", *, reference: str) -> None:
     """The drift of a trained run's checkpoints."""
     messages.rule("2 of 4  Drift of the checkpoints from the reference")
+    request = DriftRequest(
+        reference=reference,
+        checkpoints=list_run_checkpoints(opened, trained.run.id),
+        prompts=read_prompts(None),
+        settings=DEMO_DRIFT,
+        run_id=trained.run.id,
+    )
     with track_drift() as on_progress:
-        measured = measure_drift(
-            reference=reference,
-            checkpoints=list_run_checkpoints(opened, trained.run.id),
-            prompts=read_prompts(None),
-            settings=DEMO_DRIFT,
-            run_id=trained.run.id,
-            store=opened,
-            on_progress=on_progress,
-        )
-    print_measurements([one for one in measured if one.series.estimator == "full"], as_json=False)
+        measured = measure_drift(plan_drift(request), opened, on_progress=on_progress)
+    print_drift([one for one in measured.measurements if one.series.estimator == "full"], ())
 
 
 def require_inputs(recipe: Recipe, *, url: str) -> None:

@@ -1,87 +1,168 @@
 """`klaudit drift`."""
 
-import itertools
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from klaudit.cli.drift_output import (
+    describe_completions,
+    describe_measurement,
+    describe_measurements,
+    describe_profile,
+    print_drift,
+    print_matrix,
+)
 from klaudit.cli.options import JsonOption, RunArgument, StoreOption, open_given_store, read_given_store, require_installed
-from klaudit.cli.output import console, messages, print_json, print_table
+from klaudit.cli.output import messages, print_json
 from klaudit.cli.progress import track_drift
 from klaudit.demo.prompts import HELDOUT_BEGINNINGS
+from klaudit.drift.passages import Passages, read_passages
+from klaudit.drift.plan import MeasurementSettings
 from klaudit.drift.prompt_set import PromptSet, read_prompt_set
-from klaudit.errors import InvalidConfig
-from klaudit.records import UNIT_LABELS, DriftMeasurement
-from klaudit.records.series import GOVERNING_ORDER
-from klaudit.workflows.drift import DriftSettings, list_run_checkpoints, measure_drift
+from klaudit.errors import InvalidConfig, ModelNotFound
+from klaudit.report.views import format_count
+from klaudit.workflows.drift import DriftRequest, list_run_checkpoints, measure_drift, plan_drift
+
+if TYPE_CHECKING:
+    from klaudit.drift.checkpoints import CheckpointSource
+    from klaudit.drift.executor import Executor
 
 app = typer.Typer(no_args_is_help=True, help="KL of checkpoints to the reference, measured with the whole vocabulary.")
-DEFAULTS = DriftSettings()
+DEFAULTS = MeasurementSettings()
+NO_RETENTION = "none"
+LOCAL_CLUSTER = "local"
 
 
 @app.command("measure")
 def measure(
-    reference: Annotated[str, typer.Option("--reference", metavar="REF", help="Directory, hub id, or SmolLM2-135M-Instruct.")],
+    reference: Annotated[str, typer.Option("--reference", metavar="REF", help="Directory, *.gguf, hub id, or SmolLM2-135M-Instruct.")],
     run: Annotated[
         str | None, typer.Option("--run", metavar="RUN", help="Measure this run's checkpoints, and keep the result with it.")
     ] = None,
     checkpoints: Annotated[
-        list[Path] | None, typer.Option("--checkpoints", metavar="DIR", help="A checkpoint, or a directory of them; may be repeated.")
+        list[str] | None, typer.Option("--checkpoints", metavar="DIR", help="A checkpoint, or a directory of them; may be repeated.")
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option("--prompts", metavar="FILE", help="*.jsonl or *.txt with a prompt a line; default: 16 beginnings of reviews."),
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            help="*.jsonl with prompt, and slice and weight where wanted, or *.txt with a prompt a line; default: 16 beginnings of reviews.",
+        ),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Tokens a completion.")] = DEFAULTS.max_new_tokens,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Completions a prompt.")] = DEFAULTS.samples_per_prompt,
     seed: Annotated[int, typer.Option("--seed", help="Of the sampling.")] = DEFAULTS.seed,
+    ci: Annotated[
+        float | None,
+        typer.Option("--ci", metavar="SHARE", help="Go on sampling until half the 95% interval is this share of the value, such as 0.1."),
+    ] = None,
+    forward: Annotated[
+        bool, typer.Option("--forward/--no-forward", help="Measure KL(reference || policy) too, from the reference's completions.")
+    ] = DEFAULTS.forward,
+    retention: Annotated[
+        str | None,
+        typer.Option(
+            "--retention",
+            metavar="FILE|none",
+            help="Text whose perplexity is compared: *.txt with blank lines between passages, or *.jsonl with text. Default: klaudit's own.",
+        ),
+    ] = None,
+    matrix: Annotated[bool, typer.Option("--matrix", help="Measure the checkpoints against each other too.")] = False,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Sequences at a time; halved where memory runs out. No number depends on it.")
+    ] = DEFAULTS.batch_size,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load weights from pickles where there are no safetensors; only if you trust them.")
+    ] = False,
+    ray: Annotated[
+        str | None, typer.Option("--ray", metavar="ADDRESS|local", help="Measure on a Ray cluster, or on one of this machine.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="With --ray: models that are loaded side by side.")] = 2,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how far each checkpoint has moved from the reference, with a 95% interval."""
+    """Measure how far each checkpoint has moved from the reference, with a 95% interval. Interrupted, the same command continues."""
     if (run is None) == (not checkpoints):
         raise InvalidConfig("expected either --run RUN or --checkpoints DIR; got " + ("neither" if run is None else "both"))
     require_installed("torch", "transformers", what="Measuring drift", extra="train")
-    settings = DriftSettings(max_new_tokens=max_new_tokens, samples_per_prompt=samples, seed=seed)
-    prompt_set = read_prompts(prompts)
-    if run is None:
+    settings = MeasurementSettings(
+        max_new_tokens=max_new_tokens, samples_per_prompt=samples, seed=seed, batch_size=batch_size, forward=forward
+    )
+    asked: dict[str, Any] = {
+        "reference": reference,
+        "prompts": read_prompts(prompts),
+        "settings": settings,
+        "passages": read_retention_text(retention),
+        "within": ci,
+        "with_matrix": matrix,
+        "allow_pickle": allow_pickle,
+    }
+    with ExitStack() as stack:
+        if run is None:
+            plan = plan_drift(DriftRequest(checkpoints=find_given_checkpoints(checkpoints or []), **asked))
+            # Made only now: a mistake in the arguments leaves nothing behind.
+            opened = stack.enter_context(open_given_store(store, create=True))
+        else:
+            opened = stack.enter_context(open_given_store(store))
+            run_id = opened.runs.get(run).id
+            plan = plan_drift(DriftRequest(checkpoints=list_run_checkpoints(opened, run_id), run_id=run_id, **asked))
+        executor = stack.enter_context(make_executor(ray, n_workers=workers))
+        # Only now, because transformers sets it when it is imported.
+        logging.getLogger("transformers").setLevel(logging.ERROR)
         with track_drift() as on_progress:
-            measured = measure_drift(
-                reference=reference,
-                checkpoints=_find_checkpoints(checkpoints or []),
-                prompts=prompt_set,
-                settings=settings,
-                on_progress=on_progress,
-            )
-    else:
-        with open_given_store(store) as opened:
-            found = opened.runs.get(run)
-            saved = list_run_checkpoints(opened, found.id)
-            with track_drift() as on_progress:
-                measured = measure_drift(
-                    reference=reference,
-                    checkpoints=saved,
-                    prompts=prompt_set,
-                    settings=settings,
-                    run_id=found.id,
-                    store=opened,
-                    on_progress=on_progress,
-                )
-    print_measurements(measured, as_json=as_json)
+            measured = measure_drift(plan, opened, executor=executor, on_progress=on_progress, tell=_tell)
+    if n_known := sum(one.is_known for one in measured.checkpoints):
+        _tell(f"already measured, and not measured again: {format_count(n_known, 'checkpoint')} of {len(measured.checkpoints)}")
+    if as_json:
+        described = {
+            **describe_measurements(measured.measurements),
+            "profiles": [describe_profile(one.profile) | {"already_measured": one.is_known} for one in measured.checkpoints],
+            "distances": [describe_measurement(one) for one in measured.distances],
+        }
+        print_json(described)
+        return
+    print_drift(measured.measurements, measured.profiles)
+    if measured.distances:
+        print_matrix(measured.distances)
 
 
 @app.command("show")
 def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """What was measured of a run's checkpoints."""
+    """What was measured of a run's checkpoints: KL by slice, check of the sampling, retention, weights by layer."""
     with read_given_store(store) as opened:
         found = opened.runs.get(run)
         measured = opened.drift.list(found.id)
+        profiles = opened.drift.list_profiles(found.id)
+        completions = describe_completions(opened, profiles) if as_json else []
     if not measured:
-        messages.print(
-            f"nothing was measured of run {found.name!r}: klaudit drift measure --run {found.name} --reference REF", markup=False
+        _tell(f"nothing was measured of run {found.name!r}: klaudit drift measure --run {found.name} --reference REF")
+    if as_json:
+        described = [describe_profile(one) for one in profiles]
+        print_json({**describe_measurements(measured), "profiles": described, "completions": completions})
+        return
+    print_drift(measured, profiles)
+
+
+@app.command("matrix")
+def show_matrix(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """KL of a run's checkpoints to each other, both ways, as measured with `drift measure --matrix`."""
+    with read_given_store(store) as opened:
+        found = opened.runs.get(run)
+        distances = opened.drift.list_distances(found.id)
+    if not distances:
+        _tell(
+            f"the checkpoints of run {found.name!r} were not compared with each other: "
+            f"klaudit drift measure --run {found.name} --reference REF --matrix"
         )
-    print_measurements(measured, as_json=as_json)
+    if as_json:
+        print_json({"distances": [describe_measurement(one) for one in distances]})
+    else:
+        print_matrix(distances)
 
 
 def read_prompts(path: Path | None) -> PromptSet:
@@ -93,55 +174,57 @@ def read_prompts(path: Path | None) -> PromptSet:
     return HELDOUT_BEGINNINGS if path is None else read_prompt_set(path)
 
 
-def _find_checkpoints(paths: list[Path]) -> list[Any]:
+def read_retention_text(option: str | None) -> Passages | None:
+    """The text that the option names, the project's own without it; None for `none`.
+
+    Raises:
+        InvalidConfig: the file cannot be read.
+    """
+    return None if option == NO_RETENTION else read_passages(option)
+
+
+def make_executor(ray: str | None, *, n_workers: int) -> "AbstractContextManager[Executor | None]":
+    """Who measures: the workers of a Ray cluster, or None for this process.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+    """
+    if ray is None:
+        return nullcontext()
+    require_installed("ray", what="Measuring on Ray", extra="ray")
+    from klaudit.drift.ray_executor import RayExecutor
+
+    return RayExecutor(None if ray == LOCAL_CLUSTER else ray, n_workers=n_workers)
+
+
+def find_given_checkpoints(names: Sequence[str]) -> "tuple[CheckpointSource, ...]":
+    """What `--checkpoints` names: models, directories of checkpoints, hub ids.
+
+    Raises:
+        ModelNotFound: a path where nothing lies, or a directory without checkpoints.
+    """
     from klaudit.drift.checkpoints import CheckpointSource, find_checkpoints
 
-    return [
-        one for path in paths for one in ([CheckpointSource(path, None)] if (path / "config.json").is_file() else find_checkpoints(path))
-    ]
+    found: list[CheckpointSource] = []
+    for name in names:
+        path = Path(name).expanduser()
+        if not path.exists():
+            if name.startswith((".", "/", "~")):
+                raise ModelNotFound(
+                    f"--checkpoints: expected a checkpoint, or a directory with checkpoint-N in it; there is none at {name!r}"
+                )
+            found.append(CheckpointSource(path, None))
+        elif path.is_dir() and not is_model(path):
+            found += find_checkpoints(path.absolute())
+        else:
+            found.append(CheckpointSource(path.absolute(), None))
+    return tuple({one.path: one for one in reversed(found)}.values())[::-1]
 
 
-def print_measurements(measured: tuple[DriftMeasurement, ...] | list[DriftMeasurement], *, as_json: bool) -> None:
-    """Measurements as a table or as JSON (DESIGN 6.1)."""
-    if as_json:
-        print_json({"measurements": [describe_measurement(one) for one in measured]})
-        return
-    for (reference, unit), group in itertools.groupby(measured, key=lambda one: (one.reference.name, one.series.unit)):
-        of_checkpoint: dict[str, dict[str, DriftMeasurement]] = {}
-        for one in group:
-            of_checkpoint.setdefault(Path(one.checkpoint).name, {})[one.series.estimator] = one
-        estimators = sorted({estimator for row in of_checkpoint.values() for estimator in row}, key=GOVERNING_ORDER.index)
-        console.print(f"KL to {reference} in {UNIT_LABELS[unit]}, mean and 95% interval", markup=False, soft_wrap=True)
-        print_table(
-            ("checkpoint", *(f"{estimator}>" for estimator in estimators), "sequences>"),
-            [
-                (name, *(_format(row.get(estimator)) for estimator in estimators), str(next(iter(row.values())).n_sequences))
-                for name, row in of_checkpoint.items()
-            ],
-            empty="",
-        )
+def is_model(directory: Path) -> bool:
+    """Whether a directory holds a model, or an adapter of one, and not checkpoints of a run."""
+    return any((directory / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
-def _format(one: DriftMeasurement | None) -> str:
-    return "-" if one is None else f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}]"
-
-
-def describe_measurement(one: DriftMeasurement) -> dict[str, Any]:
-    """A measurement as JSON."""
-    series = {"kind": one.series.kind, "estimator": one.series.estimator, "unit": one.series.unit, "aggregation": one.series.aggregation}
-    return {
-        "checkpoint": one.checkpoint,
-        "step": one.step,
-        "slice": one.slice,
-        "series": {**series, "direction": one.series.direction, "temperature": one.series.temperature},
-        "value": one.value,
-        "low": one.low,
-        "high": one.high,
-        "n_sequences": one.n_sequences,
-        "mean_length": one.mean_length,
-        "reference": one.reference.name,
-        "reference_digest": one.reference.digest,
-        "checkpoint_digest": one.checkpoint_digest,
-        "settings": dict(one.settings),
-        "measured_at": one.measured_at.isoformat(),
-    }
+def _tell(line: str) -> None:
+    messages.print(line, markup=False, soft_wrap=True)

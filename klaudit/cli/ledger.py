@@ -122,11 +122,15 @@ def summarize_entry(entry: LedgerEntry) -> str:
             runs, budgets = (len(body.get(name, ())) for name in ("runs", "budgets"))
             said = f"there before it: {format_count(runs, 'run')}, {format_count(budgets, 'budget')}"
         case "drift_measured":
-            said = f"{format_count(len(body.get('measurements', ())), 'measurement')} of {body.get('checkpoint')}"
+            n_measurements, n_distances = (len(body.get(name, ())) for name in ("measurements", "distances"))
+            what = format_count(n_distances, "distance") if n_distances else format_count(n_measurements, "measurement")
+            said = f"{what} of {body.get('checkpoint')}{', with its profile' if 'profile' in body else ''}"
         case "budget_set":
             said = f"{body.get('limit')} {body.get('unit')}, {body.get('scope')}, {body.get('action')}; budget {body.get('budget')}"
         case "policy_set":
             said = f"segment {body.get('segment')}, policy {body.get('name')} {body.get('version')}, {body.get('digest')}"
+        case "stopped":
+            said = f"segment {body.get('segment')}, step {body.get('step')}: {body.get('why')}"
         case "audited":
             policy = body.get("policy", {})
             steps = format_count(body.get("n_steps", 0), "step")

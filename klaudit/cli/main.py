@@ -1,4 +1,4 @@
-"""The command tree, and how an error becomes one line and an exit code (DESIGN 6.1)."""
+"""The command tree, and how an error becomes one line and an exit code."""
 
 import os
 import sys

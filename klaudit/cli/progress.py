@@ -61,19 +61,28 @@ def track_verification() -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def track_drift() -> Iterator[Callable[[int, int], None]]:
-    """A bar over all checkpoints; gives the function to call with sequences done and sequences in all."""
+    """A bar over all checkpoints; gives the function to call with sequences done and sequences in all. The first call is the start."""
     columns = (
         TextColumn("sampled and scored"),
         MofNCompleteColumn(),
         TextColumn("sequences"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
     )
-    with Progress(*columns, TimeRemainingColumn(), console=messages) as progress:
+    with Progress(*columns, console=messages) as progress:
         task = progress.add_task("drift", total=None)
+        has_begun = False
 
         def show(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
+            nonlocal has_begun
+            if has_begun:
+                progress.update(task, completed=done, total=total)
+            else:
+                # What was measured before took no time: it must not count as speed.
+                progress.reset(task, completed=done, total=total)
+                has_begun = True
 
         yield show
 

@@ -10,6 +10,7 @@ from klaudit.cli.output import console, messages, print_json, print_table
 from klaudit.records import UNIT_LABELS, KLReading, RunSummary
 from klaudit.report.views import format_count
 from klaudit.workflows.pages import Pages
+from klaudit.workflows.stops import list_stops
 
 app = typer.Typer(no_args_is_help=True, help="List, show and delete runs.")
 
@@ -37,11 +38,12 @@ def show_run(run: RunArgument, store: StoreOption = None, as_json: JsonOption = 
         found = opened.runs.get(run)
         summary = opened.runs.summarize(found.id)
         silence = Pages(opened).find_silence(summary)
-        segments = opened.runs.segments(found.id)
+        segments, stops = opened.runs.segments(found.id), list_stops(opened, found.id)
     if as_json:
         series = {key: describe_series(one) for key, one in found.series.items()}
         described = describe_summary(summary, silence=silence)
-        print_json({"run": {**described, "segments": len(segments), "series": series, "config": dict(found.config)}})
+        ends = [one.to_dict() for one in stops]
+        print_json({"run": {**described, "segments": len(segments), "stops": ends, "series": series, "config": dict(found.config)}})
         return
     described = describe_summary(summary, silence=silence) | {
         "status": format_status(summary, silence=silence),
@@ -53,6 +55,8 @@ def show_run(run: RunArgument, store: StoreOption = None, as_json: JsonOption = 
     for name, value in described.items():
         if value is not None:
             console.print(f"{name:>16}  {value}", markup=False, soft_wrap=True)
+    for stop in stops:
+        console.print(f"{'stopped':>16}  {stop.label}", markup=False, soft_wrap=True)
     for key, one in found.series.items():
         console.print(f"{key:>16}  {one.label}, from {one.source_key or 'the loop itself'}", markup=False, soft_wrap=True)
 

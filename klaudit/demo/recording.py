@@ -18,14 +18,15 @@ from klaudit.demo.recipe import Recipe, read_recipe
 from klaudit.demo.training import OnStep, TrainedRun, train_recipe
 from klaudit.demo.truth import derive_truth
 from klaudit.drift.checkpoints import find_checkpoints
+from klaudit.drift.plan import MeasurementSettings
 from klaudit.errors import InvalidConfig
 from klaudit.exchange.steps_file import write_steps_file
 from klaudit.records import Run
 from klaudit.store import Store, open_store
-from klaudit.workflows.drift import DriftSettings, measure_drift
+from klaudit.workflows.drift import DriftRequest, measure_drift, plan_drift
 from klaudit.workflows.recorded_runs import save_recorded_run
 
-SAMPLE_RUN_DRIFT = DriftSettings(samples_per_prompt=4)
+SAMPLE_RUN_DRIFT = MeasurementSettings(samples_per_prompt=4, forward=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +61,14 @@ def record_sample_run(directory: Path, *, on_step: OnStep | None = None) -> None
     """
     require_truth(directory)
     with _train(directory, on_step=on_step) as training:
-        measure_drift(
+        request = DriftRequest(
             reference=training.recipe.policy,
             checkpoints=find_checkpoints(training.trained.output_dir),
             prompts=HELDOUT_BEGINNINGS,
             settings=SAMPLE_RUN_DRIFT,
             run_id=training.run.id,
-            store=training.store,
         )
+        measure_drift(plan_drift(request), training.store)
         save_recorded_run(training.store, training.run.id, directory, config=training.config)
 
 

@@ -1,13 +1,14 @@
 """What an entry says of a record: the part that nobody may change without another entry. A store's rows are compared with the same words."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from klaudit.ledger.canonical import digest_canonical
 from klaudit.ledger.merkle import merkle_root
 from klaudit.ledger.spans import encode_spans, span_steps
-from klaudit.records import Checkpoint, DriftMeasurement, KLBudget, KLSeries, Run, Segment, StepRecord
+from klaudit.records import Checkpoint, DriftMeasurement, DriftProfile, Finding, KLBudget, KLSeries, Run, Segment, StepRecord
 from klaudit.records.moment import format_moment
 
 
@@ -118,6 +119,27 @@ def digest_measurement(measurement: DriftMeasurement) -> str:
     return digest_canonical("klaudit-drift/1", described)
 
 
+def digest_profile(profile: DriftProfile) -> str:
+    """`profile` of a `drift_measured`: `sha256:` and 64 hex digits over everything that the store keeps of it."""
+    described = {
+        "run": profile.run_id,
+        "step": profile.step,
+        "checkpoint": profile.checkpoint,
+        "checkpoint_digest": profile.checkpoint_digest,
+        "reference": profile.reference.name,
+        "reference_digest": profile.reference.digest,
+        "key": profile.key,
+        "ratio": asdict(profile.ratio),
+        "retention": None if profile.retention is None else asdict(profile.retention),
+        "layers": [asdict(one) for one in profile.layers],
+        "contrasts": [asdict(one) for one in profile.contrasts],
+        "shards": list(profile.shards),
+        "measured_at": format_moment(profile.measured_at),
+        "settings": profile.settings,
+    }
+    return digest_canonical("klaudit-drift-profile/1", described)
+
+
 def describe_batch(records: Sequence[StepRecord], *, leaves: Sequence[bytes], n_samples: int) -> dict[str, Any]:
     """Body of `steps`, for steps of one segment.
 
@@ -140,6 +162,12 @@ def describe_batch(records: Sequence[StepRecord], *, leaves: Sequence[bytes], n_
         "root": root,
         "n_samples": n_samples,
     }
+
+
+def describe_stop(finding: Finding) -> dict[str, Any]:
+    """Body of `stopped`, but for the segment: a finding whose budget ended the training, and the last step before that."""
+    budget = dict(finding.evidence["budget"])
+    return {"step": finding.last_step, "finding": finding.id, "code": finding.code, "why": finding.message, "budget": budget}
 
 
 def describe_audit(*, policy: Mapping[str, str], n_steps: int, verdict: str, n_findings: Mapping[str, int]) -> dict[str, Any]:

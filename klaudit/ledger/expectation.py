@@ -12,9 +12,12 @@ from klaudit.records.ledger import LedgerBreak, LedgerEntry
 MOST_STEPS_A_BATCH = 10_000_000
 """No writer makes greater ones; a forged one must not keep a verification busy for ever."""
 
+MEASURED = {"drift": "drift measurement", "distance": "distance between checkpoints", "profile": "drift profile"}
+"""What people call a row that was measured of checkpoints."""
+
 RowKey = tuple[str | int, ...]
 """What kind of row, and which: `("run",)`, `("series", key)`, `("segment", index)`, `("checkpoint", segment, step, path)`, `("budget", id)`,
-`("drift", digest)`."""
+`("drift", digest)`, `("distance", digest)`, `("profile", digest)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,9 @@ class Expectation:
                 return not self._began or row.key[1] in self._older_budgets
             case "drift":
                 return not self._began or (row.number is not None and row.number <= self._last_older_drift)
+            case "distance" | "profile":
+                # No store was without a ledger when these came.
+                return not self._began
             case "checkpoint" | "segment":
                 return run.is_older and not run.segment(int(row.key[1])).began
             case _:
@@ -197,7 +203,10 @@ def list_changes(kind: str, body: Mapping[str, Any]) -> Iterator[tuple[RowKey, M
         case "series_declared":
             yield from ((("series", key), series) for key, series in body["series"].items())
         case "drift_measured":
-            yield from ((("drift", digest), {}) for digest in body["measurements"])
+            yield from ((("drift", digest), {}) for digest in body.get("measurements", ()))
+            yield from ((("distance", digest), {}) for digest in body.get("distances", ()))
+            if "profile" in body:
+                yield ("profile", body["profile"]), {"completions": body["contents_digest"]}
 
 
 def describe_row(key: RowKey) -> str:
@@ -207,8 +216,8 @@ def describe_row(key: RowKey) -> str:
             return f"checkpoint {path} of segment {segment}, step {step}"
         case ("series", name):
             return f"KL series {name!r}"
-        case ("drift", digest):
-            return f"drift measurement {digest}"
+        case ("drift" | "distance" | "profile" as kind, digest):
+            return f"{MEASURED[str(kind)]} {digest}"
         case ("run",):
             return "the run"
     return " ".join(map(str, key))

@@ -1,24 +1,27 @@
-"""Measured drift of checkpoints from their reference."""
+"""What was measured of checkpoints: their KLs, what stands beside them, and the sampled completions behind both."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import RowMapping, insert, select
+from sqlalchemy import Connection, RowMapping, Table, insert, select
 
-from klaudit.ledger.bodies import digest_measurement
-from klaudit.records import DriftMeasurement, ReferenceModel
+from klaudit.ledger.bodies import digest_measurement, digest_profile
+from klaudit.records import DriftMeasurement, DriftProfile, DriftShard, Interval, LayerDrift, ReferenceModel, Retention, SliceContrast
 from klaudit.records.ledger import LedgerDraft
 from klaudit.store.engine import Database
 from klaudit.store.floats import join_float, split_float
 from klaudit.store.ledger import LedgerRepository, settle_json
 from klaudit.store.presence import require_run
 from klaudit.store.series import from_series_columns, to_series_columns
-from klaudit.store.tables import drift_measurements
+from klaudit.store.shards import combine_digests, digest_contents, insert_shard, read_keys, read_shards
+from klaudit.store.tables import checkpoint_distances, drift_measurements, drift_profiles
 
 PLAIN_FIELDS = ("run_id", "step", "checkpoint", "checkpoint_digest", "slice", "n_sequences", "measured_at", "settings")
 FLOAT_FIELDS = ("value", "low", "high", "mean_length")
+PROFILE_FIELDS = ("run_id", "step", "checkpoint", "checkpoint_digest", "key", "measured_at", "settings")
+RATIO_FIELDS = {"ratio": "value", "ratio_low": "low", "ratio_high": "high"}
 
 
 class DriftRepository:
@@ -34,41 +37,143 @@ class DriftRepository:
         Raises:
             RunNotFound: a measurement names a run that is not there.
         """
+        self._add(drift_measurements, measurements, "measurements")
+
+    def list(self, run_id: str | None) -> Sequence[DriftMeasurement]:
+        """Measurements of a run, or of checkpoints of no run, by step and in the order in which they were made; both directions."""
+        return self._list(drift_measurements, run_id)
+
+    def add_distances(self, distances: Sequence[DriftMeasurement]) -> None:
+        """Store KLs between checkpoints, all or none: the `reference` of each is the other checkpoint, by path.
+
+        Raises:
+            RunNotFound: a distance names a run that is not there.
+        """
+        self._add(checkpoint_distances, distances, "distances")
+
+    def list_distances(self, run_id: str | None) -> Sequence[DriftMeasurement]:
+        """KLs between checkpoints of a run, or of no run, by step and in the order in which they were made."""
+        return self._list(checkpoint_distances, run_id)
+
+    def add_profile(self, profile: DriftProfile, measurements: Sequence[DriftMeasurement] = ()) -> None:
+        """Store a profile with its measurements, all or none; earlier ones of the same checkpoint stay.
+
+        Args:
+            profile: whose shards are stored already.
+            measurements: made from the same shards, of the same checkpoint.
+
+        Raises:
+            RunNotFound: they name a run that is not there.
+        """
+        with self._database.writing() as connection:
+            _require_runs(connection, [profile, *measurements])
+            connection.execute(insert(drift_profiles), _to_profile_row(profile))
+            if measurements:
+                connection.execute(insert(drift_measurements), [_to_drift_row(one) for one in measurements])
+            settled = replace(profile, settings=settle_json(profile.settings))
+            contents = combine_digests(profile.shards, digest_contents(connection, profile.shards))
+            body = {
+                "checkpoint": profile.checkpoint,
+                "measurements": _digest_all(measurements),
+                "profile": digest_profile(settled),
+                "contents_digest": contents,
+            }
+            self._ledger.append(connection, [LedgerDraft("drift_measured", body, profile.run_id)])
+
+    def list_profiles(self, run_id: str | None) -> Sequence[DriftProfile]:
+        """Profiles of a run's checkpoints, or of checkpoints of no run, by step and in the order in which they were made."""
+        query = select(drift_profiles).where(drift_profiles.c.run_id == run_id)
+        query = query.order_by(drift_profiles.c.step, drift_profiles.c.id)
+        with self._database.reading() as connection:
+            return [from_profile_row(row) for row in connection.execute(query).mappings()]
+
+    def find_profiles(self, key: str) -> Sequence[DriftProfile]:
+        """Profiles of one key, of whatever run, the oldest first."""
+        query = select(drift_profiles).where(drift_profiles.c.key == key).order_by(drift_profiles.c.id)
+        with self._database.reading() as connection:
+            return [from_profile_row(row) for row in connection.execute(query).mappings()]
+
+    def add_shard(self, shard: DriftShard, *, run_id: str | None = None) -> None:
+        """Store a shard; what is there under its key stays as it is.
+
+        A shard belongs to whatever profile lists it. It goes with its run when no profile of another does.
+
+        Args:
+            shard: to store.
+            run_id: of the run that it was measured for.
+
+        Raises:
+            RunNotFound: no run has this id.
+        """
+        with self._database.writing() as connection:
+            if run_id is not None:
+                require_run(connection, run_id)
+            insert_shard(connection, shard, run_id)
+
+    def list_stored(self, keys: Sequence[str]) -> frozenset[str]:
+        """Which of the shards are there."""
+        with self._database.reading() as connection:
+            return frozenset(read_keys(connection, keys))
+
+    def find_shards(self, keys: Sequence[str]) -> dict[str, DriftShard]:
+        """Those of the shards that are there, by key.
+
+        Raises:
+            StoreError: one that cannot be read.
+        """
+        with self._database.reading() as connection:
+            return {one.key: one for one in read_shards(connection, keys)}
+
+    def list_shards(self, profile: DriftProfile) -> Sequence[DriftShard]:
+        """The shards behind a profile, in its order; those that are there.
+
+        Raises:
+            StoreError: one that cannot be read.
+        """
+        found = self.find_shards(profile.shards)
+        return [found[key] for key in profile.shards if key in found]
+
+    def _add(self, table: Table, measurements: Sequence[DriftMeasurement], name: str) -> None:
         if not measurements:
             return
         with self._database.writing() as connection:
-            for run_id in {one.run_id for one in measurements if one.run_id is not None}:
-                require_run(connection, run_id)
-            connection.execute(insert(drift_measurements), [_to_drift_row(one) for one in measurements])
-            self._ledger.append(connection, _draft_entries(measurements))
+            _require_runs(connection, measurements)
+            connection.execute(insert(table), [_to_drift_row(one) for one in measurements])
+            # One entry for each checkpoint.
+            drafts = [
+                LedgerDraft("drift_measured", {"checkpoint": checkpoint, name: _digest_all(group)}, run_id)
+                for (run_id, checkpoint), group in groupby(measurements, key=lambda one: (one.run_id, one.checkpoint))
+            ]
+            self._ledger.append(connection, drafts)
 
-    def list(self, run_id: str | None) -> list[DriftMeasurement]:
-        """Measurements of a run, or of checkpoints of no run, by step and in the order in which they were made."""
-        query = select(drift_measurements).where(drift_measurements.c.run_id == run_id)
-        query = query.order_by(drift_measurements.c.step, drift_measurements.c.id)
+    def _list(self, table: Table, run_id: str | None) -> Sequence[DriftMeasurement]:
+        query = select(table).where(table.c.run_id == run_id).order_by(table.c.step, table.c.id)
         with self._database.reading() as connection:
             return [from_drift_row(row) for row in connection.execute(query).mappings()]
 
 
-def _draft_entries(measurements: Sequence[DriftMeasurement]) -> list[LedgerDraft]:
-    """One entry for each checkpoint."""
-    drafts = []
-    for (run_id, checkpoint), group in groupby(measurements, key=lambda one: (one.run_id, one.checkpoint)):
-        digests = [digest_measurement(replace(one, settings=settle_json(one.settings))) for one in group]
-        drafts.append(LedgerDraft("drift_measured", {"checkpoint": checkpoint, "measurements": digests}, run_id))
-    return drafts
+def _require_runs(connection: Connection, records: Sequence[DriftMeasurement | DriftProfile]) -> None:
+    for run_id in {one.run_id for one in records if one.run_id is not None}:
+        require_run(connection, run_id)
+
+
+def _digest_all(measurements: Iterable[DriftMeasurement]) -> list[str]:
+    return [digest_measurement(replace(one, settings=settle_json(one.settings))) for one in measurements]
+
+
+def _to_reference_columns(reference: ReferenceModel) -> dict[str, Any]:
+    return {"reference_name": reference.name, "reference_digest": reference.digest}
 
 
 def _to_drift_row(measurement: DriftMeasurement) -> dict[str, Any]:
     row = {name: getattr(measurement, name) for name in PLAIN_FIELDS}
     for name in FLOAT_FIELDS:
         row |= split_float(name, getattr(measurement, name))
-    reference = measurement.reference
-    return row | to_series_columns(measurement.series) | {"reference_name": reference.name, "reference_digest": reference.digest}
+    return row | to_series_columns(measurement.series) | _to_reference_columns(measurement.reference)
 
 
 def from_drift_row(row: RowMapping) -> DriftMeasurement:
-    """The measurement that a row of `drift_measurements` holds."""
+    """The measurement that a row of `drift_measurements` or `checkpoint_distances` holds."""
     floats: dict[str, Any] = {name: join_float(row[name], row[f"{name}_kind"]) for name in FLOAT_FIELDS}
     return DriftMeasurement(
         **{name: row[name] for name in PLAIN_FIELDS},
@@ -76,3 +181,34 @@ def from_drift_row(row: RowMapping) -> DriftMeasurement:
         series=from_series_columns(row),
         reference=ReferenceModel(row["reference_name"], row["reference_digest"]),
     )
+
+
+def _to_profile_row(profile: DriftProfile) -> dict[str, Any]:
+    row = {name: getattr(profile, name) for name in PROFILE_FIELDS}
+    for column, name in RATIO_FIELDS.items():
+        row |= split_float(column, getattr(profile.ratio, name))
+    return row | {
+        **_to_reference_columns(profile.reference),
+        "retention": None if profile.retention is None else asdict(profile.retention),
+        "layers": [asdict(one) for one in profile.layers],
+        "contrasts": [asdict(one) for one in profile.contrasts],
+        "shards": profile.shards,
+    }
+
+
+def from_profile_row(row: RowMapping) -> DriftProfile:
+    """The profile that a row of `drift_profiles` holds."""
+    ratio: dict[str, Any] = {name: join_float(row[column], row[f"{column}_kind"]) for column, name in RATIO_FIELDS.items()}
+    return DriftProfile(
+        **{name: row[name] for name in PROFILE_FIELDS},
+        reference=ReferenceModel(row["reference_name"], row["reference_digest"]),
+        ratio=Interval(**ratio),
+        retention=None if row["retention"] is None else Retention(**_join_intervals(row["retention"])),
+        layers=tuple(LayerDrift(**one) for one in row["layers"]),
+        contrasts=tuple(SliceContrast(**_join_intervals(one)) for one in row["contrasts"]),
+        shards=tuple(row["shards"]),
+    )
+
+
+def _join_intervals(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: Interval(**one) if isinstance(one, dict) else one for name, one in values.items()}

@@ -287,7 +287,7 @@ class Database:
         except (OperationalError, InterfaceError, TimeoutError, sqlite3.OperationalError) as exc:
             raise StoreUnreachable(self._describe_unreachable(exc)) from exc
         except IntegrityError as exc:
-            raise StoreError(f"the store at {self.url} refused a row, and nothing was written: {exc.orig}") from exc
+            raise InvalidRecord(f"the store at {self.url} refused a row, and nothing was written: {exc.orig}") from exc
         except DataError as exc:
             raise InvalidRecord(_describe_unfit(exc.orig)) from exc
         except DBAPIError as exc:

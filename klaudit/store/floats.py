@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from klaudit.records.non_finite import NON_FINITE, encode_float
 
 FloatKind = Literal["finite", "nan", "inf", "-inf"]
 
-_LOOKS_SPELLED = re.compile('(?:NaN|Infinity)"')
+_DECODER = json.JSONDecoder()
 
 
 def classify_float(value: float) -> FloatKind:
@@ -49,15 +48,25 @@ def encode_json(value: object) -> str:
     """
     try:
         text = _try_dump(value)
-        return _dump(_spell(value)) if text is None or _LOOKS_SPELLED.search(text) else text
+        return _dump(_spell(value)) if text is None or _looks_spelled(text) else text
     except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidRecord(f"expected what JSON can hold: numbers, strings, lists and mappings with string keys; {exc}") from exc
 
 
 def decode_json(text: str) -> Any:
     """What `encode_json` was given, tuples as lists."""
-    value = json.loads(text)
-    return _unspell(value) if _LOOKS_SPELLED.search(text) else value
+    try:
+        value, end = _DECODER.raw_decode(text)
+    except ValueError:
+        end = -1
+    if end != len(text):
+        # Spaces around it, which klaudit does not write, or no JSON: what is common is told apart without a second look.
+        value = json.loads(text)
+    return _unspell(value) if _looks_spelled(text) else value
+
+
+def _looks_spelled(text: str) -> bool:
+    return 'NaN"' in text or 'Infinity"' in text
 
 
 def _dump(value: object) -> str:

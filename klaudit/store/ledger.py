@@ -100,16 +100,19 @@ class LedgerRepository:
         with self._database.writing() as connection:
             self.append(connection, [LedgerDraft(kind, body, run_id)])
 
-    def list(self, *, run_id: str | None = None, after_seq: int = 0, limit: int | None = None) -> list[LedgerEntry]:
+    def list(
+        self, *, run_id: str | None = None, kind: LedgerKind | None = None, after_seq: int = 0, limit: int | None = None
+    ) -> list[LedgerEntry]:
         """Entries in order.
 
         Args:
             run_id: only those of this run.
+            kind: only those of this one.
             after_seq: behind which to begin.
             limit: at most so many.
         """
         with self._database.reading() as connection:
-            return read_entries(connection, run_id=run_id, after_seq=after_seq, limit=limit)
+            return read_entries(connection, run_id=run_id, kind=kind, after_seq=after_seq, limit=limit)
 
     def find_last(self, kind: LedgerKind, *, run_id: str) -> LedgerEntry | None:
         """The last entry of a kind about a run; None where there is none."""

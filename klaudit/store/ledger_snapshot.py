@@ -8,19 +8,40 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Table, func, select
 
 from klaudit.ledger import StoredRow, hash_step
-from klaudit.ledger.bodies import describe_budget, describe_checkpoint, describe_run, describe_segment, describe_series, digest_measurement
+from klaudit.ledger.bodies import (
+    describe_budget,
+    describe_checkpoint,
+    describe_run,
+    describe_segment,
+    describe_series,
+    digest_measurement,
+    digest_profile,
+)
 from klaudit.ledger.expectation import RowKey
 from klaudit.records import Checkpoint
 from klaudit.records.ledger import LedgerEntry
 from klaudit.store.budgets import from_budget_row
-from klaudit.store.drift import from_drift_row
+from klaudit.store.drift import from_drift_row, from_profile_row
 from klaudit.store.engine import Database
 from klaudit.store.ledger import read_entries
 from klaudit.store.runs import from_run_row, from_segment_row
 from klaudit.store.series import from_series_columns
+from klaudit.store.shards import combine_digests, digest_contents
 from klaudit.store.spoiled import UNREADABLE, decode_as_it_lies, select_as_it_lies
 from klaudit.store.steps import from_step_row
-from klaudit.store.tables import checkpoints, drift_measurements, kl_budgets, kl_series, ledger_entries, runs, segments, steps, text_samples
+from klaudit.store.tables import (
+    checkpoint_distances,
+    checkpoints,
+    drift_measurements,
+    drift_profiles,
+    kl_budgets,
+    kl_series,
+    ledger_entries,
+    runs,
+    segments,
+    steps,
+    text_samples,
+)
 
 ENTRIES_AT_A_TIME = 1_000
 
@@ -97,8 +118,13 @@ class LedgerSnapshot:
         yield from self._read(
             kl_budgets, lambda row: ("budget", row["id"]), lambda row: describe_budget(from_budget_row(row), removed_at=row["removed_at"])
         )
-        for row in self._read(drift_measurements, lambda row: ("drift", row["id"]), _describe_measurement):
-            yield StoredRow(row.run_id, ("drift", row.body.get("digest", "")), {}, int(row.key[1]), row.unreadable)
+        for kind, table in (("drift", drift_measurements), ("distance", checkpoint_distances)):
+            for row in self._read(table, lambda row: (row["id"],), _describe_measurement):
+                yield StoredRow(row.run_id, (kind, row.body.get("digest", "")), {}, int(row.key[0]), row.unreadable)
+        contents = digest_contents(self._connection)
+        for row in self._read(drift_profiles, lambda row: (row["id"],), lambda row: _describe_profile(row, contents)):
+            body = {name: value for name, value in row.body.items() if name != "digest"}
+            yield StoredRow(row.run_id, ("profile", row.body.get("digest", "")), body, int(row.key[0]), row.unreadable)
 
     def leaf(self, run_id: str, segment: int, step: int) -> Leaf:
         """Hash of one step; those behind it are read with it."""
@@ -168,9 +194,13 @@ def _describe_measurement(row: Any) -> dict[str, Any]:
     return {"digest": digest_measurement(from_drift_row(row))}
 
 
+def _describe_profile(row: Any, contents: Mapping[str, str]) -> dict[str, Any]:
+    profile = from_profile_row(row)
+    return {"digest": digest_profile(profile), "completions": combine_digests(profile.shards, contents)}
+
+
 def _hash_row(run_id: str, row: RowMapping) -> Leaf:
     try:
-        columns: Any = decode_as_it_lies(steps, row)
-        return hash_step(run_id, from_step_row(columns, {}))
+        return hash_step(run_id, from_step_row(tuple(row.values()), {}))
     except UNREADABLE as exc:
         return Unreadable(str(exc))

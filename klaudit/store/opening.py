@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from klaudit.errors import StoreUnreachable
+from klaudit.errors import InvalidConfig, StoreUnreachable
 from klaudit.records.ledger import Actor
 from klaudit.store.actor import identify_actor
 from klaudit.store.alerts import AlertRepository
@@ -15,14 +15,14 @@ from klaudit.store.checkpoints import CheckpointRepository
 from klaudit.store.drift import DriftRepository
 from klaudit.store.engine import BUSY_TIMEOUT_S, Access, Database, is_memory, parse_url, render_url
 from klaudit.store.findings import FindingRepository
-from klaudit.store.journal import list_journal_directories
+from klaudit.store.journal.directories import list_journal_directories
 from klaudit.store.ledger import LedgerRepository
 from klaudit.store.ledger_snapshot import LedgerSnapshot, take_snapshot
 from klaudit.store.migration import SchemaStatus, migrate, read_revision, read_status, require_schema
+from klaudit.store.replay import Replayed, Waiting, list_waiting, replay_journals
 from klaudit.store.rollups import RollUpRepository
 from klaudit.store.runs import RunRepository
 from klaudit.store.samples import SampleRepository
-from klaudit.store.sessions import Replayed, Waiting, list_waiting, replay_journals
 from klaudit.store.steps import StepRepository
 
 
@@ -106,7 +106,7 @@ def open_store(
         actor: name of the person who writes, for the ledger.
 
     Raises:
-        InvalidConfig: not the URL of an SQLite or PostgreSQL database.
+        InvalidConfig: not the URL of an SQLite or PostgreSQL database, or one in memory where a store must be there already.
         MissingExtra: PostgreSQL, and psycopg is not installed.
         StoreUnreachable: nothing there, or nothing that answers; no file is left behind.
         NetworkFilesystem: an SQLite file that cannot be written to safely where it lies.
@@ -116,6 +116,8 @@ def open_store(
     """
     if create and not is_memory(parse_url(url)):
         _create_missing(url, busy_timeout_s)
+    if not create:
+        _require_lasting(url)
     database = _connect(url, "read" if read_only else "write", busy_timeout_s)
     warning = None
     try:
@@ -158,10 +160,12 @@ def upgrade_store(url: str) -> tuple[str | None, str]:
         The schema that it had (None: there was no store) and the one that it has.
 
     Raises:
+        InvalidConfig: a store in memory, which would be gone at once.
         StoreUnreachable: nothing that answers.
         NotAStore: something there that klaudit did not make; it is not touched.
         SchemaTooNew: a newer klaudit made it.
     """
+    _require_lasting(url)
     database = Database(url, "migrate")
     try:
         return migrate(database)
@@ -173,9 +177,11 @@ def check_store(url: str) -> SchemaStatus:
     """What lies at `url`: its schema, who made it, and whether SQLite finds the file sound.
 
     Raises:
+        InvalidConfig: a store in memory, in which nothing is.
         StoreUnreachable: nothing there, or nothing that answers.
         NotAStore: something there that klaudit did not make.
     """
+    _require_lasting(url)
     database = _connect(url, "read", BUSY_TIMEOUT_S)
     try:
         return read_status(database)
@@ -203,6 +209,15 @@ def _create_missing(url: str, busy_timeout_s: float) -> None:
             migrate(database)
     finally:
         database.close()
+
+
+def _require_lasting(url: str) -> None:
+    parsed = parse_url(url)
+    if is_memory(parsed):
+        raise InvalidConfig(
+            f"expected the URL of a store that is there, such as sqlite:///klaudit.db; got {render_url(parsed)}, a store in memory, which begins "
+            "empty and is gone when its process ends"
+        )
 
 
 def _connect(url: str, access: Access, busy_timeout_s: float) -> Database:

@@ -18,6 +18,7 @@ from klaudit.store.floats import join_float, split_float
 from klaudit.store.ledger import LedgerRepository, settle_json
 from klaudit.store.presence import describe_missing_run, require_run
 from klaudit.store.series import declare_series, read_all_series, read_series
+from klaudit.store.shards import delete_shards_of_run
 from klaudit.store.steps import read_last_step
 from klaudit.store.summaries import count_lost, create_summary, govern_summary, lock_summary, to_summary
 from klaudit.store.tables import findings, run_summaries, runs, segments
@@ -162,6 +163,7 @@ class RunRepository:
             # The summary's lock first, as whoever adds steps takes it: the other way round the two would wait for each other.
             summary = lock_summary(connection, run_id)
             name = connection.scalar(select(runs.c.name).where(runs.c.id == run_id))
+            delete_shards_of_run(connection, run_id)
             connection.execute(delete(runs).where(runs.c.id == run_id))
             self._ledger.append(connection, [LedgerDraft("run_deleted", {"name": name, "n_steps": summary["n_steps"]}, run_id)])
 

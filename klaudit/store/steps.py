@@ -1,6 +1,7 @@
 """Steps: one row each, and the way they come back as records."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, insert, select, tuple_
@@ -10,16 +11,20 @@ from klaudit.ledger import hash_step
 from klaudit.records import PRIMARY, UNDECLARED, Finding, KLReading, KLSeries, LoggedStep, StepRecord, TextSample
 from klaudit.store.engine import Database
 from klaudit.store.findings import write_findings
-from klaudit.store.floats import join_float, split_float
+from klaudit.store.floats import decode_json, join_float, split_float
 from klaudit.store.ledger import LedgerRepository
 from klaudit.store.rollups import extend_keys, list_values, roll_up, write_rollups
 from klaudit.store.samples import to_sample_row
 from klaudit.store.series import declare_series, find_undeclared, read_series
+from klaudit.store.spoiled import select_as_it_lies
 from klaudit.store.summaries import advance_summary, find_place, lock_summary
 from klaudit.store.tables import steps, text_samples
 
 _INSERT_STEPS = insert(steps)
 _INSERT_SAMPLES = insert(text_samples)
+
+# Times and JSON are decoded here: SQLAlchemy's way through its column types takes as long as all else that a row needs.
+_SELECT_STEPS = select_as_it_lies(steps)
 
 _PLACES = 500
 """Steps that one query asks for by number."""
@@ -114,14 +119,14 @@ class StepRepository:
             newest_first: in the opposite order; `after` is still what comes later.
         """
         order = (steps.c.segment.desc(), steps.c.step.desc()) if newest_first else (steps.c.segment, steps.c.step)
-        query = select(steps).where(steps.c.run_id == run_id).order_by(*order).limit(limit)
+        query = _SELECT_STEPS.where(steps.c.run_id == run_id).order_by(*order).limit(limit)
         if segment is not None:
             query = query.where(steps.c.segment == segment)
         if after is not None:
             query = query.where(tuple_(steps.c.segment, steps.c.step) > after)
         with self._database.reading() as connection:
             series = read_series(connection, run_id)
-            return [from_step_row(row, series) for row in connection.execute(query).mappings()]
+            return [from_step_row(row, series) for row in connection.execute(query).all()]
 
     def iterate(self, run_id: str, *, page: int = 2_000) -> Iterator[StepRecord]:
         """Every step in order of segment and step, read page by page."""
@@ -146,8 +151,8 @@ class StepRepository:
             for segment, numbers in by_segment.items():
                 for first in range(0, len(numbers), _PLACES):
                     where = (steps.c.run_id == run_id, steps.c.segment == segment, steps.c.step.in_(numbers[first : first + _PLACES]))
-                    query = select(steps).where(*where).order_by(steps.c.step)
-                    found += [from_step_row(row, series) for row in connection.execute(query).mappings()]
+                    query = _SELECT_STEPS.where(*where).order_by(steps.c.step)
+                    found += [from_step_row(row, series) for row in connection.execute(query).all()]
         return found
 
     def count(self, run_id: str) -> int:
@@ -163,32 +168,45 @@ class StepRepository:
 
 def read_last_step(connection: Connection, run_id: str, series: Mapping[str, KLSeries], *, segment: int | None = None) -> StepRecord | None:
     """The last step of a run's segment, or of its last one; None before the first."""
-    query = select(steps).where(steps.c.run_id == run_id).order_by(steps.c.segment.desc(), steps.c.step.desc()).limit(1)
+    query = _SELECT_STEPS.where(steps.c.run_id == run_id).order_by(steps.c.segment.desc(), steps.c.step.desc()).limit(1)
     if segment is not None:
         query = query.where(steps.c.segment == segment)
-    row = connection.execute(query).mappings().first()
+    row = connection.execute(query).first()
     return None if row is None else from_step_row(row, series)
 
 
-def from_step_row(row: RowMapping, series: Mapping[str, KLSeries]) -> StepRecord:
-    """The record that a row of `steps` holds, its readings joined to the run's series."""
-    kl = KLReading(
-        series=series.get(PRIMARY, UNDECLARED),
-        value=join_float(row["kl"], row["kl_kind"]),
-        standard_error=join_float(row["kl_se"], row["kl_se_kind"]),
-        n_sequences=row["n_sequences"],
-        mean_length=join_float(row["mean_length"], row["mean_length_kind"]),
-        not_measured=row["kl_not_measured"],
-    )
+def from_step_row(row: Sequence[Any], series: Mapping[str, KLSeries]) -> StepRecord:
+    """The record that a row of `steps` holds, its readings joined to the run's series.
+
+    Args:
+        row: every column in the order of the table, times and JSON as the text that they are.
+        series: of the run, by key.
+
+    Raises:
+        ValueError: a column that cannot be decoded; or another of `klaudit.store.spoiled.UNREADABLE`.
+    """
+    # fmt: off
+    (
+        _, segment, step, logged_at, kl, kl_kind, error, error_kind, not_measured, beta, beta_kind, score, score_kind,
+        n_sequences, length, length_kind, readings, metrics,
+    ) = row
+    # fmt: on
     return StepRecord(
-        step=row["step"],
-        kl=kl,
-        logged_at=row["logged_at"],
-        segment=row["segment"],
-        beta=join_float(row["beta"], row["beta_kind"]),
-        score=join_float(row["score"], row["score_kind"]),
-        readings={key: _decode_reading(one, series.get(key, UNDECLARED)) for key, one in row["readings"].items()},
-        metrics=row["metrics"],
+        step,
+        KLReading(
+            series.get(PRIMARY, UNDECLARED),
+            join_float(kl, kl_kind),
+            join_float(error, error_kind),
+            n_sequences,
+            join_float(length, length_kind),
+            not_measured,
+        ),
+        datetime.fromisoformat(logged_at),
+        segment,
+        join_float(beta, beta_kind),
+        join_float(score, score_kind),
+        {key: _decode_reading(one, series.get(key, UNDECLARED)) for key, one in decode_json(readings).items()},
+        decode_json(metrics),
     )
 
 
@@ -230,14 +248,8 @@ def _encode_reading(reading: KLReading) -> dict[str, Any]:
 
 
 def _decode_reading(columns: Mapping[str, Any], series: KLSeries) -> KLReading:
-    return KLReading(
-        series=series,
-        value=columns.get("value"),
-        standard_error=columns.get("se"),
-        n_sequences=columns.get("n"),
-        mean_length=columns.get("mean_length"),
-        not_measured=columns.get("not_measured"),
-    )
+    get = columns.get
+    return KLReading(series, get("value"), get("se"), get("n"), get("mean_length"), get("not_measured"))
 
 
 def _find_stored(connection: Connection, summary: RowMapping, places: Collection[tuple[int, int]]) -> set[tuple[int, int]]:

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -18,7 +19,7 @@ from sqlalchemy import (
 
 from klaudit.store.column_types import JSONText, PlainText, Timestamp
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 """The migration that makes these tables."""
 
 metadata = MetaData(
@@ -55,6 +56,35 @@ def series_columns() -> tuple[Column[Any], ...]:
         Column("direction", String(16), nullable=False, comment="reverse: KL(policy || reference); forward; unknown"),
         Column("temperature", Double, comment="Sampling temperature at which both distributions were scored"),
         Column("source_key", PlainText, comment="The trainer's own name of the number"),
+    )
+
+
+def checkpoint_columns(*, reference: str) -> tuple[Column[Any], ...]:
+    """Which checkpoint was compared with which model."""
+    return (
+        run_id_column(nullable=True, comment="runs.id; NULL: a checkpoint of no run"),
+        Column("step", BigInteger, comment="Updates done when the checkpoint was saved"),
+        Column("checkpoint", PlainText, nullable=False, comment="Path or name"),
+        Column("checkpoint_digest", String(71)),
+        Column("reference_name", PlainText, nullable=False, comment=reference),
+        Column("reference_digest", String(71)),
+    )
+
+
+def measured_columns(*, reference: str) -> tuple[Column[Any], ...]:
+    """A measured KL with its 95% interval."""
+    return (
+        Column("id", Integer, primary_key=True),
+        *checkpoint_columns(reference=reference),
+        Column("slice", PlainText, comment="Which part of the prompt set; NULL: all prompts"),
+        *series_columns(),
+        *float_columns("value", "Mean KL over sequences, in unit"),
+        *float_columns("low", "Lower end of the 95% interval, in unit"),
+        *float_columns("high", "Upper end of the 95% interval, in unit"),
+        Column("n_sequences", Integer, nullable=False),
+        *float_columns("mean_length", "Tokens a sequence"),
+        Column("measured_at", Timestamp, nullable=False),
+        Column("settings", JSONText, nullable=False, comment="JSON: what is needed to measure again"),
     )
 
 
@@ -181,24 +211,54 @@ checkpoints = Table(
 drift_measurements = Table(
     "drift_measurements",
     metadata,
+    *measured_columns(reference="Name of the model that it is compared with"),
+    Index(None, "run_id"),
+    comment="How far checkpoints have moved from the reference",
+)
+
+checkpoint_distances = Table(
+    "checkpoint_distances",
+    metadata,
+    *measured_columns(reference="Path or name of the other checkpoint"),
+    Index(None, "run_id"),
+    comment="How far checkpoints are from each other, both ways",
+)
+
+drift_shards = Table(
+    "drift_shards",
+    metadata,
+    Column("key", String(71), primary_key=True, comment="sha256: and 64 hex digits over all that decides the numbers inside"),
+    Column(
+        "run_id",
+        String(64),
+        ForeignKey("runs.id", ondelete="SET NULL"),
+        comment="runs.id it was measured for first; others may share it. NULL: no run, or one that is gone",
+    ),
+    Column("n_sequences", Integer, nullable=False, comment="Completions in it"),
+    Column("stored_at", Timestamp, nullable=False),
+    Column("content", LargeBinary, nullable=False, comment="zlib: JSON of the completions, token by token; nats"),
+    Index(None, "run_id"),
+    comment="Sampled completions with their drift at every token; kept one by one, so that a measurement can be continued",
+)
+
+drift_profiles = Table(
+    "drift_profiles",
+    metadata,
     Column("id", Integer, primary_key=True),
-    run_id_column(nullable=True, comment="runs.id; NULL: a checkpoint of no run"),
-    Column("step", BigInteger, comment="Updates done when the checkpoint was saved"),
-    Column("checkpoint", PlainText, nullable=False, comment="Path or name"),
-    Column("checkpoint_digest", String(71)),
-    Column("reference_name", PlainText, nullable=False),
-    Column("reference_digest", String(71)),
-    Column("slice", PlainText, comment="Which part of the prompt set; NULL: all prompts"),
-    *series_columns(),
-    *float_columns("value", "Mean KL over sequences, in unit"),
-    *float_columns("low", "Lower end of the 95% interval, in unit"),
-    *float_columns("high", "Upper end of the 95% interval, in unit"),
-    Column("n_sequences", Integer, nullable=False),
-    *float_columns("mean_length", "Tokens a sequence"),
+    *checkpoint_columns(reference="Name of the model that it is compared with"),
+    Column("key", String(71), nullable=False, comment="sha256: and 64 hex digits over models, prompts and settings"),
+    *float_columns("ratio", "Mean of reference/policy probability over the policy's sampled tokens, no unit"),
+    *float_columns("ratio_low", "Lower end of its 95% interval"),
+    *float_columns("ratio_high", "Upper end of its 95% interval"),
+    Column("retention", JSONText, comment="JSON: how well it predicts a text, nats per token with 95% intervals; NULL: not measured"),
+    Column("layers", JSONText, nullable=False, comment="JSON: relative L2 distance of the weights by layer, no unit"),
+    Column("contrasts", JSONText, nullable=False, comment="JSON: each slice of the prompts against the others, nats per token"),
+    Column("shards", JSONText, nullable=False, comment="JSON: keys of drift_shards"),
     Column("measured_at", Timestamp, nullable=False),
     Column("settings", JSONText, nullable=False, comment="JSON: what is needed to measure again"),
     Index(None, "run_id"),
-    comment="How far checkpoints have moved from the reference",
+    Index(None, "key"),
+    comment="What a measurement says of a checkpoint beside its KL; its KLs are the drift_measurements of the same checkpoint and time",
 )
 
 kl_budgets = Table(

@@ -25,6 +25,7 @@ def audit_stored_run(store: Store, name: str, *, policy: Policy | None = None) -
         budgets=store.budgets.for_run(run),
         segments=store.runs.segments(run.id),
         drift_measurements=store.drift.list(run.id),
+        drift_profiles=store.drift.list_profiles(run.id),
         limit_changes=list_limit_changes(store.budgets.history(run)),
     )
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from klaudit.audit import list_rules
 from klaudit.records import Finding, KLBudget, Run, RunSummary, Segment, Severity
+from klaudit.records.drift_shard import Sampler
 from klaudit.report.views import (
     CaptureView,
     DriftView,
@@ -27,11 +28,17 @@ from klaudit.report.views import (
     view_sample,
 )
 from klaudit.report.views.capture import find_silence, state_waiting
+from klaudit.report.views.drift_completion import CompletionPair
+from klaudit.report.views.drift_location import LocationView
+from klaudit.report.views.drift_matrix import MatrixView
+from klaudit.report.views.drift_profile import CheckpointProfile
 from klaudit.report.views.finding import FindingsView, FindingView, JudgedView, RuleText, view_findings, view_judged
 from klaudit.report.views.frontier import FrontierView, view_frontier
 from klaudit.store import LEVELS, Store, open_store
-from klaudit.store.sessions import LEASE_S, Waiting, is_segment_live
+from klaudit.store.replay import Waiting
+from klaudit.store.sessions import LEASE_S, is_segment_live
 from klaudit.workflows.audits import audit_stored_run
+from klaudit.workflows.drift_views import read_completions, read_location, read_matrix, read_profiles
 from klaudit.workflows.frontier import study_stored_runs
 
 LONG_RUN = 5_000
@@ -163,6 +170,30 @@ class Pages:
         places = [(segment, one.step + 1) for segment in segments for one in measurements if one.step is not None]
         steps = self._store.steps.read(run.id, places)
         return view_drift(run, measurements=measurements, steps=steps, budgets=budgets, logged=buckets)
+
+    def show_profiles(self, run_id: str) -> tuple[CheckpointProfile, ...]:
+        """What is measured of a run's checkpoints beside their KL, by step."""
+        return read_profiles(self._store, run_id)
+
+    def show_matrix(self, run_id: str) -> MatrixView | None:
+        """KL between every two checkpoints of a run; None where it was not measured."""
+        return read_matrix(self._store, run_id)
+
+    def show_location(self, keys: Sequence[str], *, sampler: Sampler) -> LocationView | None:
+        """Where the drift of one checkpoint is, from its shards; None where no completion of that sampler was kept.
+
+        Raises:
+            StoreError: a shard cannot be read.
+        """
+        return read_location(self._store, keys, sampler=sampler)
+
+    def show_completions(self, keys: Sequence[str], *, prompt_index: int) -> tuple[CompletionPair, ...]:
+        """What both models wrote on one prompt, from the shards that hold it.
+
+        Raises:
+            StoreError: a shard cannot be read.
+        """
+        return read_completions(self._store, keys, prompt_index=prompt_index)
 
     def show_frontier(self, run_ids: Sequence[str]) -> FrontierView:
         """Reward against drift of one run, or of several as a sweep.

@@ -10,6 +10,7 @@ from klaudit.exchange.whole_file import write_whole
 from klaudit.report import build_report, render_report
 from klaudit.store import Store
 from klaudit.workflows.audits import audit_stored_run
+from klaudit.workflows.drift_views import read_profiles
 
 
 def compose_report(store: Store, name: str, *, report_format: str, generated_at: datetime, policy: Policy | None = None) -> str:
@@ -34,6 +35,7 @@ def compose_report(store: Store, name: str, *, report_format: str, generated_at:
         budgets=store.budgets.for_run(run),
         checkpoints=store.checkpoints.list(run.id),
         drift=store.drift.list(run.id),
+        profiles=read_profiles(store, run.id),
         samples=store.samples.list(run.id),
         generated_at=generated_at,
         klaudit_version=klaudit.__version__,

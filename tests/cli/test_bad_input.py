@@ -1,4 +1,4 @@
-"""Bad input: one line that says what was expected and what to do, the exit code of DESIGN 6.1, and nothing written."""
+"""Bad input: one line that says what was expected and what to do, the promised exit code, and nothing written."""
 
 import sqlite3
 from contextlib import closing

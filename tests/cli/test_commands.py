@@ -11,12 +11,12 @@ import pytest
 
 from klaudit.audit import list_rules
 from klaudit.exchange.recorded_run import write_recorded_run
-from klaudit.records import Run, Segment
+from klaudit.records import KLBudget, Run, Segment
 from klaudit.store import open_store
 from tests.cli.conftest import Command
 from tests.cli.outcome import look_at
 from tests.exchange.test_recorded_run import make_recorded_run
-from tests.workflows.recordings import FULL, make_step
+from tests.workflows.recordings import FULL, begin, make_step
 
 READING = {
     ("runs", "list"): {"runs"},
@@ -27,7 +27,8 @@ READING = {
     ("policy", "list"): {"policies"},
     ("policy", "show", "strict"): {"policy"},
     ("backtest", "--policy", "strict"): {"policy", "against", "at_least", "within_steps", "runs", "totals"},
-    ("drift", "show", "loud"): {"measurements"},
+    ("drift", "show", "loud"): {"measurements", "forward", "profiles", "completions"},
+    ("drift", "matrix", "loud"): {"distances"},
     ("budget", "list"): {"budgets"},
     ("db", "check"): {"store"},
 }
@@ -164,7 +165,7 @@ def test_the_audit_in_json_has_every_field_that_was_promised(klaudit: Command, s
     assert (audit["coverage"]["steps"], audit["coverage"]["kl_measured"], audit["coverage"]["non_finite"]) == (4, 3, 1)
     assert audit["verdict"] == "fail"
     assert [(one["code"], one["detected_step"]) for one in audit["findings"]] == [("KLA101", 3), ("KLA303", 4)]
-    # DESIGN 6.1, word for word.
+    # A promise: these keys in this order.
     promised = (
         "id, code, rule, rule_version, severity, status, segment, series, first_step, detected_step, last_step, value, threshold, unit, "
         "message, remedy, evidence"
@@ -179,6 +180,19 @@ def test_the_audit_for_people_says_what_to_do_and_what_was_not_judged(klaudit: C
     assert "What to do: Raise beta" in out
     assert "not judged: KLA201" in out
     assert "no findings" in klaudit("audit", "quiet").out
+
+
+def test_a_stop_that_a_budget_made_is_shown(klaudit: Command, store_url: str) -> None:
+    with begin(store_url, "stopped", budgets=[KLBudget(1.0, "nats_per_sequence", on="value", action="stop")]) as recorder:
+        (finding,) = [one for one in recorder.log(make_step(1, 3.0)) if one.code == "KLA101"]
+        recorder.note_stop(finding)
+    said = f"after step 1 of segment 0, by a KL budget: {finding.message}"
+    assert f"  stopped {said}\n" in klaudit("audit", "stopped").out
+    assert f"stopped  {said}\n" in klaudit("runs", "show", "stopped").out
+    (stop,) = klaudit("runs", "show", "stopped", "--json").json["run"]["stops"]
+    assert (stop["segment"], stop["step"], stop["budget"]["action"]) == (0, 1, "stop")
+    assert "step 1: KL to reference" in klaudit("ledger", "list", "--run", "stopped").out
+    assert "  stopped" not in klaudit("audit", "quiet").out
 
 
 def test_an_audit_keeps_what_it_finds_for_the_pages(klaudit: Command, store_file: Path, store_url: str) -> None:
@@ -328,7 +342,7 @@ def test_the_drift_of_a_replayed_run_is_shown_with_its_interval(klaudit: Command
         "Infinity",
     )
     assert measurement["series"]["estimator"] == "full"
-    assert "0.9 [0.5, inf]" in klaudit("drift", "show", "a run").out
+    assert "0.9 [0.5, Infinity]" in klaudit("drift", "show", "a run").out
 
 
 def test_an_installation_without_sample_runs_says_what_to_do(klaudit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,11 +34,11 @@ def test_every_option_says_what_it_is_for(path: tuple[str, ...]) -> None:
 
 
 def test_the_commands_are_those_that_were_promised() -> None:
-    # DESIGN 6.1, as far as this version has it.
+    # Scripts depend on these names.
     assert {" ".join(path) for path, command in COMMANDS.items() if not hasattr(command, "commands")} == {
         "demo", "train", "audit", "backtest", "report", "dashboard", "runs list", "runs show", "runs delete", "rules list", "rules show",
         "policy check", "policy list", "policy schema", "policy show",
-        "drift measure", "drift show", "budget set", "budget list", "budget show", "budget remove", "db upgrade", "db check",
+        "drift measure", "drift show", "drift matrix", "budget set", "budget list", "budget show", "budget remove", "db upgrade", "db check",
         "import", "export", "frontier", "ledger head", "ledger list", "ledger verify",
     }  # fmt: skip
 

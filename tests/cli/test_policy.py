@@ -17,12 +17,12 @@ def test_a_preset_is_shown_with_every_setting_and_marks_where_it_differs(klaudit
     lines = klaudit("policy", "show", "strict").out.splitlines()
     assert lines[0] == f"policy strict, version 1, {PRESETS['strict'].digest}"
     (marked,) = [line for line in lines if "detection.false_alarms_per_1000" in line]
-    assert marked.split() == ["*", "detection.false_alarms_per_1000", "3.0", "0.8"]
+    assert marked.split() == ["*", "detection.false_alarms_per_1000", "3.0", "1.0"]
     (unmarked,) = [line for line in lines if "rules.KLA201.enabled" in line]
     assert unmarked.split() == ["rules.KLA201.enabled", "true", "true", "kl_jump"]
     shown = klaudit("policy", "show", "strict", "--json").json["policy"]
     assert set(shown["rules"]) == {rule.code for rule in list_rules()}
-    assert {"key": "detection.false_alarms_per_1000", "value": 3.0, "default": 0.8} in shown["overrides"]
+    assert {"key": "detection.false_alarms_per_1000", "value": 3.0, "default": 1.0} in shown["overrides"]
     assert klaudit("policy", "show", "default", "--json").json["policy"]["overrides"] == []
 
 

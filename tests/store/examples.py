@@ -5,12 +5,19 @@ from datetime import UTC, datetime, timedelta, timezone
 from klaudit.records import (
     Alert,
     DriftMeasurement,
+    DriftProfile,
+    DriftShard,
     Finding,
+    Interval,
     KLReading,
     KLSeries,
+    LayerDrift,
+    MeasuredSequence,
     ReferenceModel,
+    Retention,
     Run,
     Severity,
+    SliceContrast,
     StepRecord,
     TextSample,
     TokenScore,
@@ -107,5 +114,48 @@ def make_measurement(run_id: str | None = "id-1", *, step: int | None = 10, part
         step=step,
         slice=part,
         checkpoint_digest=DIGEST,
+        settings={"seed": 3, "prompts": "built-in"},
+    )
+
+
+def make_sequence(sample: int = 0, *, part: str | None = None) -> MeasuredSequence:
+    return MeasuredSequence(
+        prompt="The film was",
+        prompt_index=3,
+        slice=part,
+        weight=0.5,
+        sample=sample,
+        sampler="policy",
+        tokens=(" NaN", "\0é\ud800"),
+        token_ids=(7, 0),
+        full=(0.1, 1e-310),
+        policy_logprobs=(-0.3333333333333333, -0.0),
+        reference_logprobs=(float("-inf"), -2.0),
+        policy_entropy=(2.0, float("nan")),
+        top_tokens=((" good", "NaN"), (" bad", "")),
+        top_contributions=((0.2, -0.1), (0.0, 1e-17)),
+        ended=True,
+    )
+
+
+def make_shard(number: int = 1) -> DriftShard:
+    return DriftShard("sha256:" + f"{number:064x}", (make_sequence(0, part="trigger"), make_sequence(1)))
+
+
+def make_profile(run_id: str | None = "id-1", *, step: int | None = 10, shards: tuple[str, ...] = ()) -> DriftProfile:
+    wide = Interval(0.5, float("-inf"), float("inf"))
+    return DriftProfile(
+        checkpoint="checkpoints/10",
+        reference=ReferenceModel("SmolLM2-135M-Instruct", DIGEST),
+        measured_at=MOMENT,
+        key=DIGEST,
+        ratio=Interval(1.0, 0.75, 1.25),
+        run_id=run_id,
+        step=step,
+        checkpoint_digest=DIGEST,
+        retention=Retention("passages", DIGEST, wide, Interval(2.5, 2.0, 3.0), Interval(0.1, 0.0, 0.2), n_tokens=900, n_passages=40),
+        layers=(LayerDrift("embedding", 0, 0.001, 64), LayerDrift("layer 0", 1, float("nan"), 128)),
+        contrasts=(SliceContrast("trigger", Interval(0.4, 0.3, 0.5), Interval(0.1, 0.0, 0.2), wide, p_value=0.001, n_prompts=8),),
+        shards=shards,
         settings={"seed": 3, "prompts": "built-in"},
     )

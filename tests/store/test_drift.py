@@ -1,10 +1,15 @@
+import zlib
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import update
 
-from klaudit.errors import InvalidRecord
+from klaudit.errors import InvalidRecord, RunNotFound, StoreError
 from klaudit.store import Store
-from tests.store.examples import make_measurement
+from klaudit.store.shards import encode_shard
+from klaudit.store.tables import drift_shards
+from klaudit.workflows.ledger import verify_ledger
+from tests.store.examples import make_measurement, make_profile, make_run, make_shard
 
 
 def test_measurements_come_back_by_step_as_they_were_stored(store_with_run: Store) -> None:
@@ -30,3 +35,124 @@ def test_measurements_are_stored_all_or_none(store_with_run: Store) -> None:
     with pytest.raises(InvalidRecord, match="type object"):
         store_with_run.drift.add_all([make_measurement(), replace(make_measurement(), settings={"prompts": object()})])
     assert store_with_run.drift.list("id-1") == []
+
+
+def test_a_shard_comes_back_bit_by_bit(store_with_run: Store) -> None:
+    shard = make_shard()
+    store_with_run.drift.add_shard(shard, run_id="id-1")
+    found = store_with_run.drift.find_shards([make_shard(2).key, shard.key])
+    # NaN is not equal to itself; repr tells floats, tuples and -0.0 apart.
+    assert repr(found) == repr({shard.key: shard})
+
+
+def test_a_shard_of_many_floats_takes_less_than_the_floats(store: Store) -> None:
+    (sequence, *_) = make_shard().sequences
+    numbers = tuple(1 / n for n in range(3, 503))
+    ids = tuple(range(500))
+    long = replace(
+        sequence,
+        tokens=(" the",) * 500,
+        token_ids=ids,
+        full=numbers,
+        policy_logprobs=numbers,
+        reference_logprobs=numbers,
+        policy_entropy=numbers,
+        top_tokens=(),
+        top_contributions=(),
+    )
+    assert len(encode_shard(replace(make_shard(), sequences=(long,)))) < 4 * 8 * 500
+
+
+def test_a_shard_that_is_there_is_not_stored_again(store: Store) -> None:
+    first = make_shard()
+    store.drift.add_shard(first)
+    store.drift.add_shard(replace(first, sequences=first.sequences[:1]))
+    assert len(store.drift.find_shards([first.key])[first.key].sequences) == 2
+
+
+def test_many_shards_are_found_at_once(store: Store) -> None:
+    keys = [make_shard(number).key for number in range(1_200)]
+    for number in (0, 700, 1_199):
+        store.drift.add_shard(make_shard(number))
+    assert sorted(store.drift.find_shards(keys)) == [keys[0], keys[700], keys[1_199]]
+    assert store.drift.find_shards([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"not compressed", "incorrect header"),
+        (zlib.compress(b"\xff"), "utf-8"),
+        (zlib.compress(b"{"), "cannot be read"),
+        (zlib.compress(b"[]"), "cannot be read"),
+        (zlib.compress(b'{"format": "klaudit-shard/2"}'), "klaudit-shard/2"),
+        (zlib.compress(b'{"format": "klaudit-shard/1", "fields": ["prompt"], "sequences": [[]]}'), "zip"),
+        (zlib.compress(b'{"format": "klaudit-shard/1", "fields": [], "sequences": []}'), "at least one sequence"),
+        (encode_shard(make_shard())[:-20], "incomplete"),
+    ],
+)
+def test_a_spoiled_shard_is_named_and_what_to_do(store: Store, content: bytes, why: str) -> None:
+    shard = make_shard()
+    store.drift.add_shard(shard)
+    with store._database.writing() as connection:
+        connection.execute(update(drift_shards).values(content=content))
+    with pytest.raises(StoreError, match=f"row {shard.key} of drift_shards.*{why}.*Restore the store") as caught:
+        store.drift.find_shards([shard.key])
+    assert type(caught.value) is StoreError
+
+
+def test_a_profile_comes_back_with_its_measurements_and_its_shards(store_with_run: Store) -> None:
+    shards = [make_shard(number) for number in (2, 1)]
+    for shard in shards:
+        store_with_run.drift.add_shard(shard, run_id="id-1")
+    profile = make_profile(shards=tuple(shard.key for shard in shards))
+    bare = replace(make_profile(step=5), retention=None, layers=(), contrasts=())
+    store_with_run.drift.add_profile(profile, [make_measurement()])
+    store_with_run.drift.add_profile(bare)
+    assert repr(store_with_run.drift.list_profiles("id-1")) == repr([bare, profile])
+    assert repr(store_with_run.drift.find_profiles(profile.key)) == repr([profile, bare])
+    assert store_with_run.drift.list_profiles(None) == store_with_run.drift.find_profiles(shards[0].key) == []
+    assert store_with_run.drift.list("id-1") == [make_measurement()]
+    assert repr(store_with_run.drift.list_shards(profile)) == repr(shards)
+    assert store_with_run.drift.list_shards(bare) == []
+
+
+def test_a_profile_and_its_measurements_are_stored_all_or_none(store_with_run: Store) -> None:
+    with pytest.raises(InvalidRecord, match="type object"):
+        store_with_run.drift.add_profile(make_profile(), [replace(make_measurement(), settings={"prompts": object()})])
+    with pytest.raises(RunNotFound):
+        store_with_run.drift.add_profile(make_profile("id-9"))
+    with pytest.raises(RunNotFound):
+        store_with_run.drift.add_shard(make_shard(), run_id="id-9")
+    assert (store_with_run.drift.list_profiles("id-1"), store_with_run.drift.list("id-1")) == ([], [])
+
+
+def test_distances_between_checkpoints_are_no_measurements(store_with_run: Store) -> None:
+    distances = [make_measurement(step=20), make_measurement(step=10)]
+    store_with_run.drift.add_distances(distances)
+    assert store_with_run.drift.list_distances("id-1") == distances[::-1]
+    assert store_with_run.drift.list("id-1") == store_with_run.drift.list_distances(None) == []
+
+
+def test_with_a_run_go_its_shards_but_those_that_others_have_need_of(store_with_run: Store) -> None:
+    store, drift = store_with_run, store_with_run.drift
+    store.runs.add(make_run(2))
+    own, lent, unfinished, borrowed, of_none = (make_shard(number) for number in range(1, 6))
+    for shard in (own, lent, unfinished):
+        drift.add_shard(shard, run_id="id-1")
+    drift.add_shard(borrowed, run_id="id-2")
+    drift.add_shard(of_none)
+    drift.add_profile(make_profile("id-1", shards=(own.key, lent.key, borrowed.key)), [make_measurement()])
+    drift.add_profile(make_profile("id-2", shards=(borrowed.key,)))
+    drift.add_profile(make_profile(None, shards=(lent.key,)))
+    drift.add_distances([make_measurement()])
+    keys = [shard.key for shard in (own, lent, unfinished, borrowed, of_none)]
+
+    store.runs.delete("id-1")
+    assert [key in drift.find_shards(keys) for key in keys] == [False, True, False, True, True]
+    assert (drift.list("id-1"), drift.list_distances("id-1"), drift.list_profiles("id-1")) == ([], [], [])
+    assert verify_ledger(store).breaks == ()
+    # Borrowed from id-1, whose profiles are gone: the last to have need of it was id-2.
+    store.runs.delete("id-2")
+    assert [key in drift.find_shards(keys) for key in keys] == [False, True, False, False, True]
+    assert verify_ledger(store).breaks == ()

@@ -18,7 +18,7 @@ from klaudit.records.ledger import Actor, LedgerDraft, LedgerHead, RunHead
 from klaudit.store import Store
 from klaudit.store.tables import ledger_entries, steps
 from klaudit.workflows.ledger import Verification, verify_ledger
-from tests.store.examples import DIGEST, FULL, MOMENT, UPDATE, make_measurement, make_run, make_sample, make_step
+from tests.store.examples import DIGEST, FULL, MOMENT, UPDATE, make_measurement, make_profile, make_run, make_sample, make_shard, make_step
 
 STRANGE_METRICS = {"nan": math.nan, "inf": math.inf, "zero": -0.0, "whole": 3, "huge": 2**70, "tiny": 5e-324, "ünï\ud800": 1e16}
 
@@ -41,6 +41,9 @@ def recorded(store: Store) -> Store:
     store.budgets.add(KLBudget(4.0, "nats_per_token", id="b-all", match="prod-*"))
     store.budgets.remove("b-all")
     store.drift.add_all([make_measurement(), make_measurement(part="held-out"), make_measurement(None)])
+    store.drift.add_shard(make_shard(), run_id="id-1")
+    store.drift.add_profile(make_profile(shards=(make_shard().key, make_shard(2).key)))
+    store.drift.add_distances([make_measurement()])
     store.runs.end_segment("id-1", 0, MOMENT)
     store.runs.set_status("id-1", "finished", MOMENT)
     return store
@@ -138,6 +141,13 @@ TAMPERS: dict[str, tuple[str, str]] = {
     ),
     "a measured drift": ("UPDATE drift_measurements SET value = 0.26 WHERE slice IS NULL AND run_id = 'id-1'", "drift measurement sha256:"),
     "a drift measurement deleted": ("DELETE FROM drift_measurements WHERE run_id IS NULL", "drift measurement sha256:"),
+    "a distance": ("UPDATE checkpoint_distances SET low = 0.1", "distance between checkpoints sha256:"),
+    "a distance taken for a drift": ("DELETE FROM checkpoint_distances", "distance between checkpoints sha256:"),
+    "a drift profile": ("UPDATE drift_profiles SET contrasts = '[]'", "drift profile sha256:"),
+    "a drift profile that is no JSON": ("UPDATE drift_profiles SET layers = '['", "drift profile sha256:"),
+    "a drift profile deleted": ("DELETE FROM drift_profiles", "drift profile sha256:"),
+    "sampled completions": ("UPDATE drift_shards SET content = 'x'", "was edited: completions"),
+    "sampled completions deleted": ("DELETE FROM drift_shards", "was edited: completions"),
     "an entry's body": ("UPDATE ledger_entries SET body = '{}' WHERE seq = 8", "entry 8 (steps) was edited"),
     "an entry's body that is no JSON": ("UPDATE ledger_entries SET body = '{' WHERE seq = 8", "entry 8 (steps) was edited"),
     "an entry's actor": ("UPDATE ledger_entries SET actor = '{}' WHERE seq = 8", "entry 8 (steps) was edited"),
@@ -148,7 +158,8 @@ TAMPERS: dict[str, tuple[str, str]] = {
     "an entry deleted": ("DELETE FROM ledger_entries WHERE seq = 8", "entry 8 is missing"),
     "the first entry deleted": ("DELETE FROM ledger_entries WHERE seq = 1", "entry 1 is missing"),
     "an entry deleted and the gap closed": (
-        "DELETE FROM ledger_entries WHERE seq = 8; UPDATE ledger_entries SET seq = seq - 1 WHERE seq > 8",
+        """DELETE FROM ledger_entries WHERE seq = 8; UPDATE ledger_entries SET seq = -seq WHERE seq > 8;
+        UPDATE ledger_entries SET seq = -seq - 1 WHERE seq < 0""",
         "entry 8 (",
     ),
     "two entries swapped": (
@@ -238,7 +249,8 @@ def test_a_ledger_made_anew_shows_with_an_anchor_only(recorded: Store) -> None:
 
 def test_an_emptied_ledger_shows_with_an_anchor_only(recorded: Store) -> None:
     anchor = recorded.ledger.head()
-    execute(recorded, delete(ledger_entries))
+    # Profiles and distances came when stores had ledgers.
+    execute(recorded, delete(ledger_entries), "DELETE FROM drift_profiles", "DELETE FROM checkpoint_distances")
     found = verify_ledger(recorded)
     assert found.is_intact
     assert (found.n_older_runs, found.n_older_steps) == (2, 10)
@@ -246,7 +258,8 @@ def test_an_emptied_ledger_shows_with_an_anchor_only(recorded: Store) -> None:
 
 
 def test_runs_from_before_the_ledger_are_counted_and_not_called_broken(recorded: Store) -> None:
-    execute(recorded, delete(ledger_entries))
+    # Profiles and distances came when stores had ledgers.
+    execute(recorded, delete(ledger_entries), "DELETE FROM drift_profiles", "DELETE FROM checkpoint_distances")
     recorded.runs.add(make_run(3))
     recorded.steps.add("id-3", make_step(1))
     recorded.runs.add_segment(Segment("id-1", 2, MOMENT))

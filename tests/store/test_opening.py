@@ -46,6 +46,14 @@ def test_a_missing_store_is_named_with_the_way_to_make_one_and_no_file_is_left(v
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+@pytest.mark.parametrize("verb", [*READING_VERBS, "upgrade"])
+def test_a_store_in_memory_is_not_there_and_no_upgrade_would_make_it(verb: str, url: str) -> None:
+    with pytest.raises(InvalidConfig, match=r"such as sqlite:///klaudit\.db; got sqlite://.*, a store in memory") as caught:
+        VERBS[verb](url)
+    assert "upgrade" not in str(caught.value)
+
+
 def test_a_missing_file_that_is_given_as_uri_is_not_made_either(tmp_path: Path) -> None:
     with pytest.raises(StoreUnreachable, match="unable to open database file"):
         open_store(f"sqlite:///file:{tmp_path}/none.db?uri=true")

@@ -69,10 +69,16 @@ def read_rows(url: str) -> dict[str, list[dict[str, Any]]]:
     return {name: sorted(found, key=repr) for name, found in rows.items()}
 
 
-def read_content(store: Store) -> dict[str, object]:
+def read_drift(store: Store, run_id: str | None) -> list[object]:
+    profiles = store.drift.list_profiles(run_id)
+    shards = [store.drift.list_shards(one) for one in profiles]
+    return [store.drift.list(run_id), store.drift.list_distances(run_id), profiles, shards]
+
+
+def read_content(store: Store) -> dict[str | None, object]:
     """All that the store's readers give, the ledger aside."""
     summaries = metadata.tables["run_summaries"]
-    content: dict[str, object] = {"runs": store.runs.list(), "budgets": store.budgets.list(), "drift": store.drift.list(None)}
+    content: dict[str | None, object] = {"runs": store.runs.list(), "budgets": store.budgets.list(), None: read_drift(store, None)}
     for summary in store.runs.list():
         run_id = summary.run.id
         with store._database.reading() as connection:
@@ -82,7 +88,7 @@ def read_content(store: Store) -> dict[str, object]:
             store.steps.list(run_id),
             store.samples.list(run_id),
             store.checkpoints.list(run_id),
-            store.drift.list(run_id),
+            read_drift(store, run_id),
             store.findings.list(run_id),
             store.alerts.list(run_id),
             [store.rollups.read(run_id, key, level) for key in keys for level in LEVELS],

@@ -19,7 +19,19 @@ from klaudit.records.ledger import Actor
 from klaudit.store import Store, open_store
 from klaudit.store.tables import SCHEMA_REVISION
 from tests.postgresql_server import PASSWORD, find_programs, make_directory, make_server
-from tests.store.examples import DIGEST, FULL, MOMENT, make_alert, make_finding, make_measurement, make_run, make_sample, make_step
+from tests.store.examples import (
+    DIGEST,
+    FULL,
+    MOMENT,
+    make_alert,
+    make_finding,
+    make_measurement,
+    make_profile,
+    make_run,
+    make_sample,
+    make_shard,
+    make_step,
+)
 
 HERE = Path(__file__).parent
 
@@ -61,7 +73,23 @@ def fill_sessions(store: Store) -> None:
     store.runs.set_loss("id-3", 0, n_lost=7, reason="the disk was full")
 
 
-FILLS: Mapping[str, tuple[Callable[[Store], None], ...]] = {"0001": (fill,), "0002": (fill, fill_sessions)}
+def fill_drift(store: Store) -> None:
+    """What came with schema 0003."""
+    shards = [make_shard(number) for number in (1, 2)]
+    for shard in shards:
+        store.drift.add_shard(shard, run_id="id-1")
+    store.drift.add_shard(make_shard(3))
+    keys = tuple(shard.key for shard in shards)
+    store.drift.add_profile(make_profile(shards=keys), [make_measurement(part="profiled")])
+    store.drift.add_profile(replace(make_profile(None, step=None, shards=keys[:1]), retention=None, layers=(), contrasts=()))
+    store.drift.add_distances([make_measurement(), make_measurement(None, step=None)])
+
+
+FILLS: Mapping[str, tuple[Callable[[Store], None], ...]] = {
+    "0001": (fill,),
+    "0002": (fill, fill_sessions),
+    "0003": (fill, fill_sessions, fill_drift),
+}
 """What the frozen store of each schema holds."""
 
 

@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from klaudit.workflows import recorder as recording
+from klaudit.workflows.recorder import queue
 from tests.workflows.test_nothing_lost import log_all, start
 
 
@@ -15,7 +15,7 @@ def main() -> None:
     url, ending = sys.argv[1:]
     # Without this the system ends a process whose file would grow too large.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    recording.MOST_WAITING = 20
+    queue.MOST_WAITING = 20
     recorder = start(url)
     log_all(recorder, range(1, 21))
     assert recorder.flush()
@@ -25,7 +25,7 @@ def main() -> None:
     assert not recorder.flush(0.5)
     assert largest > 4096
     if ending == "is killed":
-        at_risk = recorder.n_lost + len(recorder._unjournaled)
+        at_risk = recorder.n_lost + len(recorder._queue._unjournaled)
         print(200, at_risk, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

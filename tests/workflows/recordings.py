@@ -9,7 +9,8 @@ from klaudit.alerts import Channel
 from klaudit.audit import PRESETS
 from klaudit.errors import AlertNotDelivered
 from klaudit.records import Alert, KLBudget, KLReading, KLSeries, Run, StepRecord
-from klaudit.workflows.recorder import RunRecorder, start_recording
+from klaudit.workflows.recorder.run_recorder import RunRecorder
+from klaudit.workflows.recorder.start import start_recording
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 FULL = KLSeries(estimator="full", unit="nats_per_sequence", aggregation="batch_mean")

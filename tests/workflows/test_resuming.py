@@ -7,7 +7,8 @@ from klaudit.errors import InvalidRecord
 from klaudit.records import KLBudget, Run
 from klaudit.store import Store
 from klaudit.workflows.audits import audit_stored_run, keep_findings
-from klaudit.workflows.recorder import RunRecorder, start_recording
+from klaudit.workflows.recorder.run_recorder import RunRecorder
+from klaudit.workflows.recorder.start import start_recording
 from tests.workflows.recordings import FULL, NOW, begin, make_step, record_all
 
 STRICT = KLBudget(1.0, "nats_per_sequence")

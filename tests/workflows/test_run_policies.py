@@ -13,12 +13,11 @@ from klaudit.audit import PRESETS, Policy, read_policy
 from klaudit.cli.main import run as run_command
 from klaudit.records import KLBudget, KLSeries, Run
 from klaudit.store import Store, open_store
-from klaudit.workflows import recorder as recorder_module
 from klaudit.workflows.audits import audit_stored_run, find_run_policy, keep_findings
 from klaudit.workflows.backtest import backtest_runs
 from klaudit.workflows.ledger import verify_ledger
 from klaudit.workflows.loading import load_run
-from klaudit.workflows.recorder import start_recording
+from klaudit.workflows.recorder.start import start_recording
 from klaudit.workflows.replays import keep_replayed_findings
 from klaudit.workflows.reports import compose_report
 from tests.workflows.recordings import FULL, begin, make_step, record_all
@@ -116,7 +115,7 @@ def test_a_run_that_is_being_trained_is_audited_by_its_trainer_alone(store_url: 
 def test_a_dead_trainers_run_is_audited_by_its_own_policy_although_it_never_reached_the_store(
     tmp_path: Path, store_url: str, lab: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder_module, "POLL_S", 3600.0)
+    monkeypatch.setattr("klaudit.workflows.recorder.worker.POLL_S", 3600.0)
     store_file = Path(store_url.removeprefix("sqlite:///"))
     away = store_file.rename(tmp_path / "away.db")
     store_file.mkdir()
