@@ -22,12 +22,16 @@ NOMINAL_BATCH = 64
 """Sequences a step where nobody says how many."""
 LEAST_KL = 2.25e-4
 """Nats per sequence: d = 0.015, below which no KL is told from zero."""
+NOTABLE_KL = 0.01
+"""Nats per sequence: d = 0.1, at which no observer tells more than 7% of the samples apart (Pinsker's inequality)."""
 LEAST_SD = 7e-4
-"""Nats per sequence: the least noise; a move from 0 to 0.0035 is the least that can be a jump."""
+"""Nats per sequence: the least noise."""
 COARSE = 4
 """Decimals up to which a series counts as rounded by a log."""
 SE_SHARE = 0.8
 """Share of the standard error that the batches give, below which the noise is never taken to be."""
+SE_WINDOW = 41
+"""Readings whose median standard error is meant: a burst of noise is a change and must not excuse itself."""
 KEPT = 20
 """Readings that go with a finding as evidence."""
 SPIKE_STEPS = 3
@@ -151,10 +155,13 @@ class KLWatch:
         n_sequences = first.n_sequences or run.batch_size or NOMINAL_BATCH
         least = max(LEAST_KL, 0.5 / n_sequences) if is_sampled else LEAST_KL
         self._least_sd = LEAST_SD / length
-        self._errors = RollingMedian(9)
+        self._errors = RollingMedian(SE_WINDOW)
         self._decimals = 0
         self._detector = KLChangeDetector(
-            noise="sampling" if is_sampled else "proportional", least=least / length, false_alarms_per_1000=false_alarms_per_1000
+            noise="sampling" if is_sampled else "proportional",
+            least=least / length,
+            notable=NOTABLE_KL / length,
+            false_alarms_per_1000=false_alarms_per_1000,
         )
 
     @property

@@ -17,7 +17,7 @@ class DetectionParameters(RuleParameters):
         description="klaudit: all change rules; z_score and window_change: what W&B's automations offer, told as KLA201 kl_jump",
     )
     false_alarms_per_1000: float = Field(
-        default=0.8,
+        default=1.0,
         ge=0.01,
         le=20,
         description="false alarms that all change rules together may give, per 1,000 healthy steps (detector klaudit)",

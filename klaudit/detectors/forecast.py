@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Mapping
+from math import exp, hypot, log
 from typing import Any, Literal, NamedTuple
 
 Noise = Literal["sampling", "proportional"]
@@ -11,51 +12,52 @@ Scale = Literal["linear", "log"]
 
 GAINS = (0.06, 0.2, 0.55)
 """Of the level: for noise around a slow curve, for something between, and for a level that wanders, whose best forecast is its last value."""
-SLOPE_GAIN = 0.05
+SLOPE_GAIN = 0.04
 """Of the slope, as a share of the level's; larger ones take a change of slope in before it can be told."""
 DAMPING = 0.97
 """What is left of the slope a step later; growth that is carried on for ever overshoots as the KL saturates."""
-CLIP = 2.5
-"""An innovation counts up to so many standard deviations: an outlier moves neither level nor scale far."""
-CLIPPED_VARIANCE = 1.1
-"""What clipping at 2.5 takes from the variance of Student-t noise with 5 to 10 degrees of freedom, given back."""
-WINDOW = 50
-"""Innovations whose mean square is the scale."""
+CLIP = 3.0
+"""An innovation counts up to so many standard deviations: an outlier does not move the level far."""
+STUDENT = 5.0
+"""Degrees of freedom of the noise."""
+ROOT = math.sqrt(STUDENT)
+POWER = (STUDENT + 1) / 2
+"""Of that noise's density."""
+FARTHEST_SQUARE = 25.0
+"""A squared innovation counts up to so much against a forecaster."""
+SPREAD = 1.27
+"""Variance over the square of the scale that the weights of Student-t noise find; for six degrees of freedom and more."""
+WINDOW = 100
+"""Innovations whose weighted mean square is the scale."""
 LATELY = 15
 """The last innovations among them."""
 CALMER = 2.0
 """Where the mean square of the last ones, times this, is below that of the window, it is the scale: growth out of zero is forgotten."""
-LIKELIHOOD_WEIGHT = 0.05
+LIKELIHOOD_WEIGHT = 0.02
 """Of the latest value in a forecaster's mean log-likelihood."""
-STUDENT = 5.0
-"""Degrees of freedom of the noise in that likelihood."""
-ROOT = math.sqrt(STUDENT)
 EVIDENCE = 20.0
 """Values that a forecaster's mean log-likelihood counts for when forecasters are weighed against each other."""
 FARTHEST = 1e100
 """Nats; what is farther from zero counts as this, so that its square is a number."""
+FARTHEST_LINE = 700.0
+"""Where a line may lead on the scale of asinh, either way: what lies farther is no float."""
+SMALLEST = 1e-15
+"""Standard deviation that is never gone below, so that it can be divided by."""
 FORGOTTEN = 8
 """First innovations that are forgotten as soon as there are twice as many: they are those of growth out of zero."""
 END_OF_GROWTH = 2 * FORGOTTEN + 1
 UNCLIPPED = 5
 """First innovations that count in full."""
+SETTLED = 1.8
+"""Standard deviations from the level within which a value is no other level."""
 FIRST_CHOICE = 10
 """Values before the likelihoods begin."""
 
 
-class Innovation(NamedTuple):
-    """One value against its forecast."""
-
-    z: float
-    """(value - forecast) / scale, on the forecaster's own scale."""
-    z_up: float
-    """Against the higher of level and forecast: growth that goes on is no excess, and neither is a return to the level."""
-    z_down: float
-    """Against the lower of the two."""
-    expected: float
-    """The forecast, in the series' unit."""
-    sd: float
-    """Standard deviation of the forecast's error, in the series' unit."""
+Innovation = tuple[float, float, float, float, float]
+"""One value against its forecast: the innovation in standard deviations on the forecaster's own scale; that against the higher of level and
+forecast, because growth that goes on is no excess, and neither is a return to the level; that against the lower of the two; the forecast, and
+the standard deviation of its error, both in the series' unit."""
 
 
 class Surprise(NamedTuple):
@@ -68,7 +70,7 @@ class Surprise(NamedTuple):
     z_down: float
     """Mean of those against the lower of the two."""
     p_up: float
-    """Chance of a value this high or higher, against the higher of level and forecast, under Student-t errors."""
+    """Chance of a value this high or higher, against the higher of level and forecast, under Student-t errors; 1 where it cannot be rare."""
     expected: float
     """The likeliest forecaster's forecast, in the series' unit."""
     sd: float
@@ -76,28 +78,27 @@ class Surprise(NamedTuple):
 
 
 class Forecaster:
-    """Holt's linear smoothing with a damped slope, clipped innovations and the scale of the last of them.
+    """Holt's linear smoothing with a damped slope, clipped innovations, and the scale of the last of them under Student-t noise.
 
     `linear`: innovations are measured in units of max(forecast, least)^p, p = 1/2 for sampling noise and 1 for proportional noise.
     `log`: the series is asinh(x / 2 least), the logarithm above `least` and linear around zero, so that k1 may be negative.
     """
 
     __slots__ = (
-        "_exponent", "_forecast", "_innovations", "_late_squares", "_least", "_level", "_limit", "_n", "_slope", "_squares", "_unit",
-        "gain", "likelihood", "scale", "variance",
+        "_exponent", "_forecast", "_innovations", "_late_squares", "_least", "_level", "_n", "_own_sd", "_sd", "_slope", "_squares",
+        "_unit", "_z", "gain", "is_linear", "likelihood",
     )  # fmt: skip
 
     def __init__(self, scale: Scale, *, gain: float, noise: Noise, least: float) -> None:
-        self.scale = scale
+        self.is_linear = scale == "linear"
         self.gain = gain
         self._exponent = 0.5 if noise == "sampling" else 1.0
         self._least = least
         self._level = self._slope = self._squares = self._late_squares = 0.0
-        self._forecast = self._limit = 0.0
+        self._forecast = self._z = self._sd = self._own_sd = 0.0
         self._unit = 1.0
         self._n = 0
         self._innovations: deque[float] = deque()
-        self.variance = 0.0
         self.likelihood = 0.0
 
     def begin(self, value: float) -> None:
@@ -107,11 +108,11 @@ class Forecaster:
 
     def transform(self, value: float) -> float:
         """A value on the forecaster's scale."""
-        return value if self.scale == "linear" else math.asinh(value / (2 * self._least))
+        return value if self.is_linear else math.asinh(value / (2 * self._least))
 
     def restore(self, transformed: float) -> float:
         """What `transform` made of a value, back in the series' unit."""
-        return transformed if self.scale == "linear" else 2 * self._least * math.sinh(min(transformed, 700.0))
+        return transformed if self.is_linear else 2 * self._least * math.sinh(max(-FARTHEST_LINE, min(FARTHEST_LINE, transformed)))
 
     def judge(self, transformed: float, *, least_sd: float, stretch: float) -> Innovation:
         """A value against the forecast; to be followed by `absorb`.
@@ -121,44 +122,47 @@ class Forecaster:
             least_sd: the least standard deviation that the value can have, in the series' unit.
             stretch: logarithm of the scale's units that one unit of the series is, at the value.
         """
-        level, least, sd = self._level, self._least, math.sqrt(self.variance)
+        level, least = self._level, self._least
         forecast = self._forecast = level + self._slope * DAMPING
-        if self.scale == "linear":
+        if self.is_linear:
             expected, in_unit = forecast, 1.0
-            self._unit = max(forecast, least) ** self._exponent
-            sd = max(sd * self._unit, least_sd, 1e-15)
+            unit = self._unit = (forecast if forecast > least else least) ** self._exponent
+            sd = self._own_sd * unit
         else:
             expected = self.restore(forecast)
-            in_unit = math.hypot(max(expected, least), 2 * least)
-            sd = max(sd, least_sd / in_unit, 1e-15)
-        self._limit = CLIP * sd
-        of_forecast, of_level = (transformed - forecast) / sd, (transformed - level) / sd
+            in_unit = hypot(expected if expected > least else least, 2 * least)
+            sd, least_sd = self._own_sd, least_sd / in_unit
+        sd = self._sd = max(sd, least_sd, SMALLEST)
+        z = self._z = (transformed - forecast) / sd
+        of_level = (transformed - level) / sd
         if self._n >= FIRST_CHOICE - 1:
-            self._weigh(of_forecast, sd=sd, stretch=stretch)
-        z_up, z_down = (of_forecast, of_level) if forecast > level else (of_level, of_forecast)
-        return Innovation(of_forecast, z_up, z_down, expected, sd * in_unit)
+            self._weigh(z, sd=sd, stretch=stretch)
+        return (z, z, of_level, expected, sd * in_unit) if forecast > level else (z, of_level, z, expected, sd * in_unit)
 
-    def absorb(self, transformed: float, *, trust: float) -> None:
-        """Move towards the value.
+    def absorb(self, *, trust: float) -> None:
+        """Move towards the value that was judged.
 
         Args:
-            transformed: what `judge` saw.
             trust: from 0 to 1; little where it is suspected that the series has changed, because a forecaster that follows hides the change.
         """
         n = self._n = self._n + 1
-        innovation = transformed - self._forecast
+        z, sd = self._z, self._sd
+        own_sd = sd / self._unit
+        square = z * z
         if n > UNCLIPPED:
-            innovation = max(-self._limit, min(self._limit, innovation))
-        gain = trust * max(self.gain, 2 / n)
-        self._level = self._forecast + gain * innovation
+            square *= (STUDENT + 1) / (STUDENT + square)
+            z = CLIP if z > CLIP else -CLIP if z < -CLIP else z
+        gain = trust * (self.gain if self.gain * n > 2 else 2 / n)
+        move = gain * z * sd
+        self._level = self._forecast + move
         if n > 2:
-            self._slope = DAMPING * self._slope + gain * max(SLOPE_GAIN, 1 / (n + 1)) * innovation
-        self._remember((innovation / self._unit) ** 2 * CLIPPED_VARIANCE)
+            self._slope = DAMPING * self._slope + (SLOPE_GAIN if SLOPE_GAIN * (n + 1) > 1 else 1 / (n + 1)) * move
+        self._remember(own_sd * own_sd * SPREAD * square)
 
     def settle(self, value: float) -> None:
         """Take `value` for the level, where it is far from it: the series has changed."""
         transformed = self.transform(value)
-        if abs(transformed - self._level) > 0.6 * self._limit:
+        if abs(transformed - self._level) > SETTLED * self._sd:
             self._level = transformed
 
     def state_dict(self) -> dict[str, Any]:
@@ -176,9 +180,9 @@ class Forecaster:
         self._level, self._slope, self._n = state["level"], state["slope"], state["n"]
         self._innovations = deque(state["innovations"])
         self._add_up()
-        self.variance = 0.0
+        self._own_sd = 0.0
         if self._innovations:
-            self._find_variance()
+            self._find_own_sd()
         self.likelihood = state["likelihood"]
 
     def _remember(self, square: float) -> None:
@@ -196,26 +200,28 @@ class Forecaster:
                 innovations.popleft()
         if self._n % WINDOW == 0 or self._n == END_OF_GROWTH:
             self._add_up()
-        self._find_variance()
+        self._find_own_sd()
 
     def _add_up(self) -> None:
         """Take the sums anew, so that their rounding does not add up."""
         self._squares = math.fsum(self._innovations)
         self._late_squares = math.fsum(list(self._innovations)[-LATELY:])
 
-    def _find_variance(self) -> None:
+    def _find_own_sd(self) -> None:
         n = len(self._innovations)
         variance = self._squares / n
-        if n > LATELY:
-            variance = min(variance, CALMER * self._late_squares / LATELY)
-        self.variance = max(variance, 0.0)
+        if n > LATELY and CALMER * self._late_squares < variance * LATELY:
+            variance = CALMER * self._late_squares / LATELY
+        self._own_sd = math.sqrt(variance) if variance > 0 else 0.0
 
     def _weigh(self, z: float, *, sd: float, stretch: float) -> None:
         """Mean log-likelihood of the values under Student-t errors, in the series' own unit so that scales can be compared."""
-        density = -math.log(sd) - 0.5 * (STUDENT + 1) * math.log1p(min(z * z, 25.0) / STUDENT) + stretch
+        square = z * z
+        density = stretch - log(sd * (1 + (square if square < FARTHEST_SQUARE else FARTHEST_SQUARE) / STUDENT) ** POWER)
         # A running mean at first, begun again once the first steps are forgotten.
         n_weighed = self._n - (END_OF_GROWTH - 1 if self._n >= END_OF_GROWTH else FIRST_CHOICE - 2)
-        self.likelihood += max(LIKELIHOOD_WEIGHT, 1 / n_weighed) * (density - self.likelihood)
+        weight = 1 / n_weighed
+        self.likelihood += (weight if weight > LIKELIHOOD_WEIGHT else LIKELIHOOD_WEIGHT) * (density - self.likelihood)
 
 
 class ForecastBank:
@@ -225,21 +231,25 @@ class ForecastBank:
     slow curve; a run's own values decide, and where they have not decided yet a value is surprising only if all that remains finds it so.
     State is JSON.
 
-    Source: Holt 1957; Gardner and McKenzie 1985 (damped slope); Gelper, Fried and Croux 2010 (clipped innovations); Hoeting et al. 1999
-    (model averaging).
+    Source: Holt 1957; Gardner and McKenzie 1985 (damped slope); Gelper, Fried and Croux 2010 (clipped innovations); Lange, Little and
+    Taylor 1989 (scale of Student-t noise by weights); Hoeting et al. 1999 (model averaging).
     """
 
-    def __init__(self, *, noise: Noise, least: float) -> None:
+    def __init__(self, *, noise: Noise, least: float, rare: float = 1.0) -> None:
         """Build it.
 
         Args:
             noise: how the noise grows with the KL.
             least: a KL below which nothing can be told from zero, in the series' unit; above 0.
+            rare: the chance that matters: `p_up` is worked out where it may be below it, and 1 elsewhere.
         """
         scales: tuple[Scale, ...] = ("linear", "log")
         self._bank = [Forecaster(scale, gain=gain, noise=noise, least=least) for scale in scales for gain in GAINS]
         self._least = least
         self._n = 0
+        # The likeliest forecaster has a share of 1 / n or more, so its own tail alone can say that the mean of all is not below `rare`.
+        common = rare * len(self._bank)
+        self._plain_z = find_quantile(common) if common < 0.5 else -math.inf
 
     def __len__(self) -> int:
         return self._n
@@ -257,40 +267,39 @@ class ForecastBank:
             for one in self._bank:
                 one.begin(value)
             return None
-        placed = self._place(value)
-        stretches = {"linear": 0.0, "log": -0.5 * math.log(value * value + 4 * self._least * self._least)}
+        least = self._least
+        in_logs = math.asinh(value / (2 * least))
+        of_logs = -0.5 * math.log(value * value + 4 * least * least)
         best = max([one.likelihood for one in self._bank])
-        weights = [math.exp(EVIDENCE * (one.likelihood - best)) for one in self._bank]
-        total = math.fsum(weights)
-        z = z_up = z_down = p_up = expected = sd = heaviest = 0.0
+        weights = [exp(EVIDENCE * (one.likelihood - best)) for one in self._bank]
+        total = sum(weights)
+        z = z_up = z_down = expected = sd = heaviest = likeliest = 0.0
+        ups = []
         for one, weight in zip(self._bank, weights, strict=True):
-            one_z, one_z_up, one_z_down, one_expected, one_sd = one.judge(
-                placed[one.scale], least_sd=least_sd, stretch=stretches[one.scale]
-            )
-            share = weight / total
-            z += share * one_z
-            z_up += share * one_z_up
-            z_down += share * one_z_down
-            p_up += share * find_tail(one_z_up / widening)
-            if share > heaviest:
-                heaviest, expected, sd = share, one_expected, one_sd
-        return Surprise(z / widening, z_up / widening, z_down / widening, p_up, expected, sd * widening)
+            transformed, stretch = (value, 0.0) if one.is_linear else (in_logs, of_logs)
+            one_z, one_z_up, one_z_down, one_expected, one_sd = one.judge(transformed, least_sd=least_sd, stretch=stretch)
+            z += weight * one_z
+            z_up += weight * one_z_up
+            z_down += weight * one_z_down
+            ups.append(one_z_up / widening)
+            if weight > heaviest:
+                heaviest, likeliest, expected, sd = weight, ups[-1], one_expected, one_sd
+        p_up = 1.0
+        if likeliest >= self._plain_z:
+            p_up = sum([weight * find_tail(one) for weight, one in zip(weights, ups, strict=True)]) / total
+        widened = total * widening
+        return Surprise(z / widened, z_up / widened, z_down / widened, p_up, expected, sd * widening)
 
-    def absorb(self, value: float, *, trust: float) -> None:
-        """Let the forecasters move towards the value; see Forecaster."""
+    def absorb(self, *, trust: float) -> None:
+        """Let the forecasters move towards the value that was judged; see Forecaster."""
         if self._n > 1:
-            placed = self._place(value)
             for one in self._bank:
-                one.absorb(placed[one.scale], trust=trust)
+                one.absorb(trust=trust)
 
     def settle(self, value: float) -> None:
         """See Forecaster."""
         for one in self._bank:
             one.settle(value)
-
-    def _place(self, value: float) -> dict[Scale, float]:
-        """The value on both scales."""
-        return {"linear": value, "log": math.asinh(value / (2 * self._least))}
 
     def state_dict(self) -> dict[str, Any]:
         """What it remembers, as JSON."""

@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 
 from klaudit.detectors.trend import RollingTrend, Trend
 
-WINDOW = 50
-"""Values that the line is drawn through."""
-DELAY = 20
-"""The last values, which the line does not see: a departure over so many steps cannot hide itself."""
 MEAN_OF = 10
-"""The last of them, whose mean is held against the line."""
-LEAST_VALUES = 35
+"""The last values, whose mean is held against the line."""
+LEAST_VALUES = 25
 """Values of the line before anything is judged."""
+LONGEST_MEMORY = 0.7
+"""Correlation of neighbouring residuals that is allowed for at most: what looks longer is as a rule a bend of the line."""
 OUTLIER = 4.5
 """A value counts to the line up to so many standard deviations from it."""
 MEMORY = 0.03
 """Weight of the latest pair in the correlation of neighbouring residuals."""
+LEVEL_VARIANCE = 0.45
+"""Of a level that is the median of three values, over that of one value."""
 
 
 class Departure(NamedTuple):
@@ -34,36 +34,53 @@ class Departure(NamedTuple):
     expected: float
     """By the line, at the last value."""
 
+    def is_over(self, limit: float) -> bool:
+        """Whether they are so many standard errors above or below."""
+        return self.t > limit or self.t_down > limit
+
 
 class TrendBreakDetector:
-    """Holds the mean of the last values against a line through those that ended DELAY values before; constant time a value, amortised.
+    """Holds the mean of the last values against a line through those that ended some values before; constant time a value, amortised.
+
+    The mean is winsorized by one value on either side: a spike that came and went is no departure. A level that has been told counts like
+    the line until the line has seen it in full: it is not told again, and growth that goes on from it is.
 
     The standard error is that of a mean and of a line carried on beyond its data, both widened by (1 + r) / (1 - r) for residuals whose
     neighbours correlate by r. State is JSON.
 
-    Source: prediction interval of least squares; variance of the mean of an AR(1) process (Priestley 1981, 5.3.2).
+    Source: Dixon 1960 (winsorized mean); prediction interval of least squares; variance of the mean of an AR(1) process (Priestley 1981, 5.3.2).
     """
 
-    def __init__(self) -> None:
-        self._trend = RollingTrend(WINDOW)
+    def __init__(self, window: int, delay: int) -> None:
+        """Build it.
+
+        Args:
+            window: values that the line is drawn through.
+            delay: the last values, which the line does not see: a departure over so many steps cannot hide itself. MEAN_OF or more.
+        """
+        self.delay = delay
+        self._trend = RollingTrend(window)
         self._positions: deque[float] = deque()
         self._values: deque[float] = deque()
         self._product = self._square = self._residual = 0.0
+        self._level = 0.0
+        self._n_of_level = 0
 
     def observe(self, value: float, *, position: float) -> Departure | None:
         """Take in the next value; None until the line has LEAST_VALUES."""
         line = self._trend.fit()
-        if len(self._values) == DELAY:
+        if len(self._values) == self.delay:
             self._extend(line)
         self._positions.append(position)
         self._values.append(value)
-        if line is None or line.n < LEAST_VALUES or len(self._values) < DELAY or line.residual_sd <= 0:
+        self._n_of_level = max(0, self._n_of_level - 1)
+        if line is None or line.n < LEAST_VALUES or len(self._values) < self.delay or line.residual_sd <= 0:
             return None
         return self._judge(line)
 
     def find_last_position(self) -> float:
         """Step of the first of the last values whose mean was judged."""
-        return self._positions[DELAY - MEAN_OF]
+        return self._positions[self.delay - MEAN_OF]
 
     def clear(self) -> None:
         """Forget every value."""
@@ -71,11 +88,17 @@ class TrendBreakDetector:
         self._positions.clear()
         self._values.clear()
         self._product = self._square = self._residual = 0.0
+        self._n_of_level = 0
+
+    def settle(self, level: float) -> None:
+        """Take `level`, the median of the last three values, for one that has been told."""
+        self._level, self._n_of_level = level, self._trend.window + self.delay
 
     def state_dict(self) -> dict[str, Any]:
         """What it remembers, as JSON."""
         latest = [list(one) for one in zip(self._positions, self._values, strict=True)]
-        return {"trend": self._trend.state_dict(), "latest": latest, "noise": [self._product, self._square, self._residual]}
+        noise = [self._product, self._square, self._residual]
+        return {"trend": self._trend.state_dict(), "latest": latest, "noise": noise, "level": [self._level, self._n_of_level]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
@@ -83,6 +106,7 @@ class TrendBreakDetector:
         self._positions = deque(position for position, _ in state["latest"])
         self._values = deque(value for _, value in state["latest"])
         self._product, self._square, self._residual = state["noise"]
+        self._level, self._n_of_level = state["level"]
 
     def _extend(self, line: Trend | None) -> None:
         """Let the line see the oldest of the last values; an outlier no farther than OUTLIER."""
@@ -98,14 +122,23 @@ class TrendBreakDetector:
         self._trend.observe(value, position=position)
 
     def _judge(self, line: Trend) -> Departure:
-        mean = math.fsum(islice(self._values, DELAY - MEAN_OF, None)) / MEAN_OF
-        middle = math.fsum(islice(self._positions, DELAY - MEAN_OF, None)) / MEAN_OF - line.center
-        correlation = min(0.9, max(0.0, self._product / (self._square + 0.05)))
+        latest = self.delay - MEAN_OF
+        n, line_mean, center, slope, slope_error, sd = line
+        ordered = sorted(islice(self._values, latest, None))
+        mean = (sum(ordered[1:-1]) + ordered[1] + ordered[-2]) / MEAN_OF
+        middle = sum(islice(self._positions, latest, None)) / MEAN_OF - center
+        correlation = self._product / (self._square + 0.05)
+        correlation = 0.0 if correlation < 0 else LONGEST_MEMORY if correlation > LONGEST_MEMORY else correlation
         widening = (1 + correlation) / (1 - correlation)
-        spread = (line.residual_sd / line.standard_error) ** 2 if line.standard_error > 0 else math.inf
-        variance = min(1.0, widening / MEAN_OF) + widening * (1 / line.n + middle * middle / spread)
-        expected = line.mean + max(0.0, line.slope * middle)
-        at_end = line.predict(self._positions[-1])
-        low = line.mean + min(0.0, line.slope * middle)
-        standard_error = line.residual_sd * math.sqrt(variance)
-        return Departure(t=(mean - expected) / standard_error, t_down=(low - mean) / standard_error, low=low, expected=at_end)
+        of_slope = slope_error / sd * middle
+        of_mean = widening / MEAN_OF if widening < MEAN_OF else 1.0
+        variance = of_mean + widening * (1 / n + of_slope * of_slope)
+        rise = slope * middle
+        expected, low = (line_mean + rise, line_mean) if rise > 0 else (line_mean, line_mean + rise)
+        at_end = line_mean + slope * (self._positions[-1] - center)
+        if self._n_of_level:
+            level = self._level
+            expected, low, at_end = max(expected, level), min(low, level), max(at_end, level)
+            variance += LEVEL_VARIANCE
+        error = sd * math.sqrt(variance)
+        return Departure((mean - expected) / error, (low - mean) / error, low, at_end)

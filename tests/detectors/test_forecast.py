@@ -11,7 +11,7 @@ def judge_all(bank: ForecastBank, values: list[float], *, least_sd: float = 1e-6
     judged = []
     for value in values:
         judged.append(bank.judge(value, least_sd=least_sd, widening=1.0))
-        bank.absorb(value, trust=1.0)
+        bank.absorb(trust=1.0)
     return judged
 
 
@@ -47,6 +47,28 @@ def test_noise_that_multiplies_and_noise_that_is_added_are_both_judged_on_their_
         z = np.array([one.z for one in judged[60:] if one is not None])
         assert 0.75 < z.std() < 1.25
         assert (np.abs(z) > 5).sum() <= 2
+
+
+def test_the_scale_is_found_under_the_tails_of_student_noise() -> None:
+    rng = np.random.default_rng(6)
+    noise = 0.1 * rng.standard_t(6, 2000) / math.sqrt(1.5)
+    judged = judge_all(ForecastBank(noise="sampling", least=1e-3), list(1.0 + noise))
+    sds = np.array([one.sd for one in judged[150:] if one is not None])
+    assert np.median(sds) == pytest.approx(0.1, rel=0.12)
+    # The spread of a plain root mean square of a hundred such values is a seventh larger.
+    assert sds.std() < 0.013
+
+
+def test_a_chance_is_worked_out_wherever_it_may_be_rare() -> None:
+    rng = np.random.default_rng(7)
+    values = list(np.exp(0.3 * rng.standard_t(4, 1000)))
+    every = judge_all(ForecastBank(noise="proportional", least=1e-3), values)
+    rare = judge_all(ForecastBank(noise="proportional", least=1e-3, rare=0.01), values)
+    assert [one and one.z for one in every] == [one and one.z for one in rare]
+    chances = [(one.p_up, other.p_up) for one, other in zip(every, rare, strict=True) if one is not None and other is not None]
+    assert sum(p < 0.01 for p, _ in chances) > 5
+    assert all(q == p if p < 0.01 else q in (p, 1.0) for p, q in chances)
+    assert sum(q == 1.0 for _, q in chances) > 800
 
 
 def test_an_outlier_moves_neither_forecast_nor_scale_far() -> None:

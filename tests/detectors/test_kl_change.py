@@ -148,6 +148,16 @@ def test_values_that_are_no_numbers_change_nothing() -> None:
     assert plain.surprise == gapped.surprise
 
 
+def test_a_line_that_a_gap_of_steps_leads_out_of_the_floats_ends_with_them() -> None:
+    values = [1.0, *(-math.exp(0.3 * t + 0.01 * math.sin(t)) for t in range(60)), *[1.0] * WARM_UP]
+    detector = build()
+    for step, value in enumerate(values[:-1]):
+        detector.observe(value, position=step, least_sd=7e-4)
+    change = detector.observe(values[-1], position=100_000, least_sd=7e-4)
+    assert change is not None
+    assert math.isfinite(change.expected)
+
+
 def test_state_is_json_and_goes_on_where_it_was() -> None:
     rng = np.random.default_rng(17)
     for _ in range(5):

@@ -29,9 +29,10 @@ class KLJump(ChangeRule[KLJumpParameters]):
 
     Formula:
         z = (x - e) / s above a limit that follows from false_alarms_per_1000; e is the higher of level and damped trend (Holt), s the root
-        mean square of the last 50 innovations clipped at 2.5 s, on the scale of the forecaster; never below 0.0007 nats/sequence, 0.8 of
-        the batches' own standard error, and the rounding of the log. Of the six, the chances of so high a reading under Student-t errors
-        are averaged, and z is given back from the mean. x must also be 4% above the median of the last nine readings.
+        mean square of the last 100 innovations, each weighed as Student-t noise of five degrees of freedom asks, on the scale of the
+        forecaster; never below 0.0007 nats/sequence, 0.8 of the batches' own standard error (median of 41), and the rounding of the log.
+        Of the six, the chances of so high a reading under Student-t errors are averaged, and z is given back from the mean. x must also be
+        4% above the median of the last nine readings, and 0.01 nats/sequence or more.
         Critical at z >= critical_z with a KL of critical_kl or more, and when such a jump stays as a level shift at twice what was expected.
 
     Why it matters:
@@ -41,7 +42,7 @@ class KLJump(ChangeRule[KLJumpParameters]):
     Parameters and where the defaults come from:
         The limits come from the policy's false_alarms_per_1000 by simulation with autocorrelated noise and Student-t tails
         (tests/detectors/test_kl_change.py holds them to it; docs/detection.md has the score). critical_kl 1: rule R06 of the catalogue.
-        critical_z 8: twice the distance at which Student-t noise of six degrees of freedom gives one false alarm in 5,000 steps.
+        critical_z 8: twice the limit of the default policy.
         quiet_steps 8: as long as the detector waits after an alarm, so that one change is one finding.
 
     What to do:
@@ -54,7 +55,7 @@ class KLJump(ChangeRule[KLJumpParameters]):
 
     code = "KLA201"
     name = "kl_jump"
-    version = 2
+    version = 3
     severities = (Severity.WARNING, Severity.CRITICAL)
     parameters_model = KLJumpParameters
 

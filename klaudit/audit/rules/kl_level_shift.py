@@ -17,10 +17,10 @@ class KLLevelShift(ChangeRule[ChangeParameters]):
         jump is the finding KLA201, which then says so.
 
     Formula:
-        S = max(0, S + w - 1.5) above its limit, of at least two readings; w is the innovation in standard deviations, clipped at 4 and
+        S = max(0, S + w - 0.75) above its limit, of at least two readings; w is the innovation in standard deviations, clipped at 4 and
         whitened: (z - r z') / sqrt(1 - r^2) with r the correlation of neighbours. Upward the KL must be 4% above the median of the last
-        nine readings, downward 35% below it. A fall is told too where the mean of the last ten readings is that far below the line of
-        KLA204, and by more standard errors than the limit there. Critical upward at twice what was expected, with a KL of critical_kl or
+        nine readings, downward 35% below it. A fall is told too where the mean of the last ten readings is that far below a line of
+        KLA204, and by more standard errors than the limit there. The KL, or what was expected, must be at least 0.01 nats/sequence. Critical upward at twice what was expected, with a KL of critical_kl or
         more.
 
     Why it matters:
@@ -28,8 +28,8 @@ class KLLevelShift(ChangeRule[ChangeParameters]):
         reloaded optimiser, another reference, another mask. A fall is no good news before its cause is known.
 
     Parameters and where the defaults come from:
-        The limit comes from the policy's false_alarms_per_1000 by simulation (tests/detectors/test_kl_change.py). An allowance of 1.5
-        finds a shift of three standard deviations soonest (Page 1954: half the shift that is to be found). critical_kl 1: rule R06 of
+        The limit comes from the policy's false_alarms_per_1000 by simulation (tests/detectors/test_kl_change.py). An allowance of 0.75
+        finds a shift of one and a half standard deviations soonest (Page 1954: half the shift that is to be found); a larger one is a jump. critical_kl 1: rule R06 of
         the catalogue; the shift itself is rule R07. quiet_steps 8: as long as the detector waits after an alarm.
 
     What to do:
@@ -42,7 +42,7 @@ class KLLevelShift(ChangeRule[ChangeParameters]):
 
     code = "KLA203"
     name = "kl_level_shift"
-    version = 1
+    version = 2
     severities = (Severity.WARNING, Severity.CRITICAL)
     parameters_model = ChangeParameters
 

@@ -3,26 +3,40 @@
 from collections.abc import Iterator
 from typing import ClassVar
 
+from pydantic import Field
+
 from klaudit.audit.change_rule import ChangeParameters, ChangeRule, describe_change, name_value
 from klaudit.audit.change_watch import KLChange
 from klaudit.audit.episode import Judgement
 from klaudit.audit.observation import Observation
-from klaudit.detectors.trend_break import DELAY, LEAST_VALUES
+from klaudit.detectors.kl_change import LINES
+from klaudit.detectors.trend_break import LEAST_VALUES
 from klaudit.records import Finding, Severity
 
 
-class KLTrendChange(ChangeRule[ChangeParameters]):
+class KLTrendChangeParameters(ChangeParameters):
+    """Parameters of KLA204."""
+
+    quiet_steps: int = Field(default=20, ge=1, le=1_000_000, description="readings without an alarm that end an episode")
+
+
+class KLTrendChange(ChangeRule[KLTrendChangeParameters]):
     """The KL to the reference grows faster than its own past led to expect, slowly and steadily.
 
     What it checks:
-        The mean of the last ten readings of the governing series against a line through fifty that ended twenty readings ago: a departure
-        over so many steps cannot hide itself. A line that falls counts as level. It needs a line through 35 readings.
+        The mean of the last ten readings of the governing series against two lines: one through forty readings that ended twenty ago, and
+        one through fifty that ended forty ago, for a slope that the KL's own wandering hides from the first. A departure over so many
+        steps cannot hide itself. A line that falls counts as level, and a level that another rule has told counts like the line until the
+        line has seen it: growth that goes on from it is told. It needs a line through 25 readings, so it judges from the 46th one of a
+        segment on.
 
     Formula:
         t = (m - l) / s above its limit; m is the mean of asinh(x / 2 x0) over the last ten readings (a logarithm well above x0, which is
-        0.000225 nats/sequence, and for k1 half a nat over the batch if that is more), l the line at their middle, s the standard error of
-        m - l, widened by (1 + r) / (1 - r) for neighbours that correlate by r. The median of the last nine readings must be three times
-        x0. Critical at twice what was expected, with a KL of critical_kl or more.
+        0.000225 nats/sequence, and for k1 half a nat over the batch if that is more), the highest and the lowest of them taken for the ones
+        next to them, so that a spike that came and went is no trend; l is the line at their middle, s the standard error of m - l, widened
+        by (1 + r) / (1 - r) for neighbours that correlate by r, at most 0.7. The median of the last nine readings must be three times x0
+        and above where the line itself leads, and the KL at least 0.01 nats/sequence. Critical at twice what was expected, with a KL of
+        critical_kl or more.
 
     Why it matters:
         A run that speeds up its drift has lost its anchor: a beta that fell, a controller out of range, a reward that has found a
@@ -30,8 +44,9 @@ class KLTrendChange(ChangeRule[ChangeParameters]):
 
     Parameters and where the defaults come from:
         The limit comes from the policy's false_alarms_per_1000 by simulation (tests/detectors/test_kl_change.py). The standard error is
-        that of a prediction by least squares, for the mean of an AR(1) process (Priestley 1981, 5.3.2); the shift of trend is rule R08 of
-        the catalogue. critical_kl 1: rule R06. quiet_steps 8: as long as the detector waits after an alarm.
+        that of a prediction by least squares, for the mean of an AR(1) process (Priestley 1981, 5.3.2), the mean winsorized (Dixon 1960); the shift of trend is rule R08 of
+        the catalogue. critical_kl 1: rule R06. quiet_steps 20: what the first line does not see; growth that goes on is one
+        finding.
 
     What to do:
         Look at beta, learning rate and reward since the first step of the finding; raise beta or lower the learning rate, and sample from
@@ -43,10 +58,10 @@ class KLTrendChange(ChangeRule[ChangeParameters]):
 
     code = "KLA204"
     name = "kl_trend_change"
-    version = 1
+    version = 2
     severities = (Severity.WARNING, Severity.CRITICAL)
-    parameters_model = ChangeParameters
-    warm_up: ClassVar[int] = LEAST_VALUES + DELAY
+    parameters_model = KLTrendChangeParameters
+    warm_up: ClassVar[int] = LEAST_VALUES + min(delay for _, delay in LINES)
 
     def observe(self, observation: Observation) -> Iterator[Finding]:
         """See Rule."""

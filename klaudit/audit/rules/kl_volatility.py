@@ -16,7 +16,8 @@ class KLVolatility(ChangeRule[ChangeParameters]):
         The squares of the governing series' innovations (see KLA201), added up by Page's cumulative sum.
 
     Formula:
-        S = max(0, S + min(w^2, 12) - 3) above its limit, of at least three readings; w as in KLA203.
+        S = max(0, S + w^2 - 3) above its limit, of at least three readings; w as in KLA203, downward at most 3. The KL, or what was expected,
+        must be at least 0.01 nats/sequence.
 
     Why it matters:
         Updates that throw the policy to and fro are the beginning of a collapse, and a batch that has become smaller or more mixed makes
@@ -36,7 +37,7 @@ class KLVolatility(ChangeRule[ChangeParameters]):
 
     code = "KLA205"
     name = "kl_volatility"
-    version = 1
+    version = 2
     severities = (Severity.WARNING,)
     parameters_model = ChangeParameters
 

@@ -78,7 +78,7 @@ def test_a_learning_rate_fault_is_found_within_three_steps(build_run: BuildRun, 
 
 def step_up(build_step: BuildStep, *, low: float, high: float, n_high: int = 3) -> list[StepRecord]:
     """Thirty readings around `low`, then `high`."""
-    values = [low * (1 + 0.02 * (-1) ** step) for step in range(30)] + [high] * n_high
+    values = [low * (1 + 0.005 * (-1) ** step) for step in range(30)] + [high] * n_high
     return [build_step(step, kl, se=0.05 * kl) for step, kl in enumerate(values, start=1)]
 
 

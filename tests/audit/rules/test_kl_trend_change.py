@@ -29,12 +29,20 @@ def find_breaks(run: Run, steps: Iterable[StepRecord], **parameters: Any) -> lis
     return list(audit_run(run, steps, policy=alone).findings)
 
 
+def find_levels_and_breaks(run: Run, steps: Iterable[StepRecord]) -> list[Finding]:
+    """What KLA203 and KLA204 tell, in the order of the steps: noise decides which of them is the first to tell of steep growth."""
+    both = Policy(rules={code: RuleSettings(parameters=ChangeParameters()) for code in ("KLA203", "KLA204")})
+    return sorted(audit_run(run, steps, policy=both).findings, key=lambda one: one.detected_step)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_growth_by_three_hundredths_a_step_is_found_before_the_kl_has_doubled(
     build_run: BuildRun, build_step: BuildStep, seed: int
 ) -> None:
-    finding = find_breaks(build_run(), grow(build_step, rate=0.03, seed=seed))[0]
-    assert ONSET < finding.detected_step <= ONSET + 23
+    told = find_levels_and_breaks(build_run(), grow(build_step, rate=0.03, seed=seed))
+    assert ONSET < told[0].detected_step <= ONSET + 23
+    finding = next(one for one in told if one.code == "KLA204")
+    assert finding.detected_step <= max(ONSET + 23, told[0].detected_step + 15)
     assert finding.first_step == finding.detected_step - 9
     assert finding.message.startswith(
         f"KL to reference (full, nats/sequence) has left its trend upward since about step {finding.first_step}: "
@@ -42,7 +50,18 @@ def test_growth_by_three_hundredths_a_step_is_found_before_the_kl_has_doubled(
     assert finding.message.endswith("nats/sequence was expected.")
     assert finding.unit == "standard errors"
     assert finding.value == finding.evidence["score"] > finding.evidence["limit"] == finding.threshold
-    assert finding.evidence["expected"] == pytest.approx(0.8, rel=0.25)
+    levels = [0.8, *(one.evidence["kl"] for one in told if one.code == "KLA203")]
+    assert any(finding.evidence["expected"] == pytest.approx(level, rel=0.25) for level in levels)
+
+
+def test_growth_that_was_first_told_as_a_level_is_told_as_it_goes_on(build_run: BuildRun, build_step: BuildStep) -> None:
+    n_first = 0
+    for seed in range(12):
+        told = find_levels_and_breaks(build_run(), grow(build_step, rate=0.05, seed=seed))
+        breaks = [one.detected_step for one in told if one.code == "KLA204"]
+        assert breaks[0] <= ONSET + 28
+        n_first += told[0].code == "KLA203"
+    assert n_first >= 4
 
 
 def test_only_twice_what_was_expected_and_a_nat_is_critical(build_run: BuildRun, build_step: BuildStep) -> None:
@@ -77,6 +96,12 @@ def test_a_run_too_short_to_have_a_trend_says_so(build_run: BuildRun, build_step
         n: [
             one.why for one in audit_run(build_run(), grow(build_step, rate=0.0, seed=1)[:n]).coverage.rules_not_run if one.code == "KLA204"
         ]
-        for n in (55, 56)
+        for n in (45, 46)
     }
-    assert why == {55: ["needs more than 55 finite readings of 'kl' in one segment; the most was 55"], 56: []}
+    assert why == {45: ["needs more than 45 finite readings of 'kl' in one segment; the most was 45"], 46: []}
+
+
+def test_the_first_reading_that_is_judged_is_the_one_that_it_says_it_needs(build_run: BuildRun, build_step: BuildStep) -> None:
+    kl = 0.8 * np.exp(0.1 * np.random.default_rng(3).standard_normal(46) + 0.04 * np.maximum(0, np.arange(46) - 28))
+    steps = [build_step(step, float(one)) for step, one in enumerate(kl)]
+    assert [one.detected_step for one in find_breaks(build_run(), steps)] == [45]
