@@ -187,10 +187,11 @@ def convert_reading(reading: KLReading, *, budget: KLBudget) -> KLReading:
 
 
 def list_latest_drift(measurements: Iterable[DriftMeasurement], *, run_id: str) -> list[DriftMeasurement]:
-    """Full-vocabulary drift over all prompts of the run's checkpoints, by step; of a checkpoint measured twice, the later one."""
+    """KL(policy || reference) over vocabulary and all prompts of the run's checkpoints, by step; of one measured twice, the later one."""
     latest: dict[int, DriftMeasurement] = {}
     for one in sorted(measurements, key=lambda measurement: measurement.measured_at):
-        if one.step is not None and one.run_id in {None, run_id} and one.slice is None and one.series.estimator == "full":
+        is_governed = one.slice is None and one.series.estimator == "full" and one.series.direction == "reverse"
+        if one.step is not None and one.run_id in {None, run_id} and is_governed:
             latest[one.step] = one
     return [latest[step] for step in sorted(latest)]
 

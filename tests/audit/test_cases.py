@@ -10,6 +10,8 @@ A case:
     policy = { window = 20 }                                    # optional: parameters of the rule; `severity` and `enabled` as in a file
     budgets = [{ limit = 2.0, unit = "nats_per_sequence" }]     # optional: KLBudget
     segments = [{ index = 1, resumed_from_step = 30 }]          # optional: Segment
+    drift = [{ step = 0, value = 0.1, low = 0.08, high = 0.12 }]  # optional: DriftMeasurement, full, nats per sequence, mean length 10
+    profiles = [{ step = 20, contrasts = [{ slice = "a", ... }] }]  # optional: DriftProfile; an Interval is [value, low, high]
     limit_changes = [{ changed_at = 2026-11-22T10:05:30Z, before = { limit = 2.0, unit = "nats_per_sequence" } }]   # optional: LimitChange
 
     [case.steps]                                                # a column a field; one number stands for every step
@@ -34,12 +36,26 @@ import pytest
 from klaudit.audit import Audit, audit_run, read_policy
 from klaudit.audit.rules import RULES
 from klaudit.exchange.steps_file import FORMAT, read_run, read_step
-from klaudit.records import Finding, KLBudget, LimitChange, Segment
+from klaudit.records import (
+    DriftMeasurement,
+    DriftProfile,
+    Finding,
+    Interval,
+    KLBudget,
+    KLSeries,
+    LimitChange,
+    ReferenceModel,
+    Retention,
+    Segment,
+    SliceContrast,
+)
 from klaudit.records.non_finite import encode_float
 
 CASES = Path(__file__).parent.parent / "cases"
 BEGAN_AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
 ABSENT = "absent"
+DIGEST = "sha256:" + "0" * 64
+REFERENCE = ReferenceModel("reference", DIGEST)
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,38 @@ def audit_case(case: Case, tmp_path: Path) -> Audit:
     budgets = [KLBudget(**{"id": f"budget-{index}", **budget}) for index, budget in enumerate(case.content.get("budgets", []))]
     segments = [Segment(**{"run_id": run.id, "started_at": BEGAN_AT, **segment}) for segment in case.content.get("segments", [])]
     limit_changes = [read_limit_change(change) for change in case.content.get("limit_changes", [])]
-    return audit_run(run, steps, policy=read_policy(policy), budgets=budgets, segments=segments, limit_changes=limit_changes)
+    return audit_run(
+        run,
+        steps,
+        policy=read_policy(policy),
+        budgets=budgets,
+        segments=segments,
+        drift_measurements=[read_measurement(one) for one in case.content.get("drift", [])],
+        drift_profiles=[read_profile(one) for one in case.content.get("profiles", [])],
+        limit_changes=limit_changes,
+    )
+
+
+def read_measurement(content: Mapping[str, Any]) -> DriftMeasurement:
+    """Full-vocabulary drift of a checkpoint."""
+    series = KLSeries(estimator="full", unit="nats_per_sequence", aggregation="batch_mean", temperature=1.0)
+    named = {"checkpoint": f"checkpoint-{content['step']}", "reference": REFERENCE, "n_sequences": 64, "mean_length": 10.0}
+    return DriftMeasurement(**{"series": series, "measured_at": BEGAN_AT, **named, **content})
+
+
+def read_profile(content: Mapping[str, Any]) -> DriftProfile:
+    """A DriftProfile whose parts are tables."""
+    retention = content.get("retention")
+    named = {"checkpoint": f"checkpoint-{content['step']}", "reference": REFERENCE, "measured_at": BEGAN_AT, "key": DIGEST}
+    parts = {
+        "retention": None if retention is None else Retention(**read_intervals({"text_digest": DIGEST, **retention})),
+        "contrasts": tuple(SliceContrast(**read_intervals(one)) for one in content.get("contrasts", [])),
+    }
+    return DriftProfile(**{"ratio": Interval(1.0, 0.9, 1.1), **named, **content, **parts})
+
+
+def read_intervals(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: Interval(*value) if isinstance(value, list) else value for name, value in content.items()}
 
 
 def read_limit_change(change: Mapping[str, Any]) -> LimitChange:

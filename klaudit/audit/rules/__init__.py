@@ -32,9 +32,11 @@ from klaudit.audit.rules.over_constrained import OverConstrained
 from klaudit.audit.rules.overoptimization import Overoptimization
 from klaudit.audit.rules.ratio_out_of_band import RatioOutOfBand
 from klaudit.audit.rules.reference_changed import ReferenceChanged
+from klaudit.audit.rules.retention_loss import RetentionLoss
 from klaudit.audit.rules.reward_hacking import RewardHacking
 from klaudit.audit.rules.reward_identity import RewardIdentity
 from klaudit.audit.rules.rollout_mismatch import RolloutMismatch
+from klaudit.audit.rules.slice_divergence import SliceDivergence
 from klaudit.audit.rules.stalled import Stalled
 from klaudit.audit.rules.step_gap import StepGap
 from klaudit.audit.rules.truncated_sampling import TruncatedSampling
@@ -73,6 +75,8 @@ RULES: tuple[type[Rule[Any]], ...] = (
     EosMissing,
     Stalled,
     OverConstrained,
+    SliceDivergence,
+    RetentionLoss,
     RolloutMismatch,
     MismatchTrend,
     TruncatedSampling,

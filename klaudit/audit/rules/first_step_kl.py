@@ -1,17 +1,20 @@
 """KLA307 first_step_kl."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
+from klaudit.audit.budget_watch import list_latest_drift
 from klaudit.audit.episode import Judgement
 from klaudit.audit.observation import Observation
 from klaudit.audit.rule import Rule, RuleParameters
-from klaudit.records import UNIT_LABELS, Finding, KLReading, Run, Segment, Severity
+from klaudit.records import UNIT_LABELS, DriftMeasurement, Finding, KLReading, Run, Segment, Severity
 
+NORMAL_95 = 1.96
+"""Standard errors from a mean to an end of its 95% interval."""
 LAST_FIRST_STEP = 1
 """Trainers count from 0 or from 1; what a record begins with later is not the first step."""
 
@@ -30,7 +33,8 @@ class FirstStepKL(Rule[FirstStepKLParameters]):
 
     What it checks:
         The governing reading of step 0 or 1 of the run's first segment. KL at step t belongs to the policy before update t, so there it
-        is that of the policy as training began. A record that begins at a later step, or whose first segment is a resume, is not judged.
+        is that of the policy as training began. A record that begins at a later step, or whose first segment is a resume, is not judged. Also
+        the measured drift of a checkpoint that was saved at step 0 of such a segment.
 
     Formula:
         KL - standard_errors x SE > critical_nats per token or critical_sequence_nats per sequence: critical; > warning_nats per token:
@@ -65,7 +69,7 @@ class FirstStepKL(Rule[FirstStepKLParameters]):
         self.episode = self.start_episode(series=run.governing_key, quiet_steps=1)
         self.is_same = begins_as_reference(run)
         self.is_judged = False
-        self._is_over = False
+        self._is_over = self._is_resumed = False
 
     def reset(self) -> None:
         """See Rule: only the first segment begins at the beginning."""
@@ -92,8 +96,25 @@ class FirstStepKL(Rule[FirstStepKLParameters]):
     def observe_segment(self, segment: Segment) -> Iterator[Finding]:
         """See Rule."""
         if segment.index == 0 and segment.resumed_from_step:
-            self._is_over = True
+            self._is_over = self._is_resumed = True
         yield from ()
+
+    def observe_drift(self, measurements: Iterable[DriftMeasurement]) -> Iterator[Finding]:
+        """See Rule."""
+        measured = [one for one in list_latest_drift(measurements, run_id=self.run.id) if one.step == 0]
+        if not measured or self._is_resumed:
+            return
+        self.is_judged = True
+        episode = self.start_episode(series="drift", quiet_steps=1)
+        for one in measured:
+            error = (one.value - one.low) / NORMAL_95 if math.isfinite(one.low) else None
+            reading = KLReading(one.series, one.value, standard_error=error, n_sequences=one.n_sequences, mean_length=one.mean_length)
+            if not reading.is_finite:
+                continue
+            subject = f"Measured drift of checkpoint {one.checkpoint} (full, n = {one.n_sequences})"
+            finding = episode.observe_at(0, self._judge(reading, step=0, subject=subject), segment=0)
+            if finding is not None:
+                yield finding
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""
@@ -102,7 +123,7 @@ class FirstStepKL(Rule[FirstStepKLParameters]):
         elif not self.is_judged:
             yield "the record has no KL of step 0 or 1"
 
-    def _judge(self, reading: KLReading, *, step: int) -> Judgement | None:
+    def _judge(self, reading: KLReading, *, step: int, subject: str = "") -> Judgement | None:
         assert reading.value is not None
         parameters = self.parameters
         low = reading.value - parameters.standard_errors * (reading.effective_standard_error or 0.0)
@@ -119,7 +140,7 @@ class FirstStepKL(Rule[FirstStepKLParameters]):
         return Judgement(
             severity=severity if self.is_same else Severity.INFO,
             badness=low,
-            message=f"{reading.series.label} was {reading.value:.3g} {unit} at step {step}, before any update, {why}.",
+            message=f"{subject or reading.series.label} was {reading.value:.3g} {unit} at step {step}, before any update, {why}.",
             remedy="Score one batch with both before training: switch dropout off, compare dtype, temperature, chat template and adapter.",
             value=reading.value,
             threshold=self._find_threshold(reading),
