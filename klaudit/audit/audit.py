@@ -78,7 +78,7 @@ class Audit:
         return {severity.value: counts[severity.value] for severity in reversed(Severity) if counts[severity.value]}
 
     def to_dict(self) -> dict[str, Any]:
-        """What `audit --json` prints (DESIGN 6.1); non-finite numbers are strings."""
+        """What `audit --json` prints, which is a promise: keys are added and never renamed; non-finite numbers are strings."""
         series = self.governing_series
         coverage = {
             "steps": self.coverage.steps,
@@ -104,7 +104,7 @@ def describe_series(series: KLSeries) -> dict[str, Any]:
 
 
 def describe_finding(finding: Finding) -> dict[str, Any]:
-    """A finding as JSON (DESIGN 6.1); non-finite numbers are strings."""
+    """A finding as JSON; non-finite numbers are strings."""
     described = {key: getattr(finding, key) for key in FINDING_KEYS} | {
         "severity": finding.severity.value,
         "evidence": dict(finding.evidence),

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 from klaudit.audit.audit import SWITCHED_OFF, Audit, Coverage, SilentRule
@@ -14,7 +14,7 @@ from klaudit.audit.presets import PRESETS
 from klaudit.audit.rule import Rule
 from klaudit.audit.rules import RULES
 from klaudit.audit.spacing import count_gaps
-from klaudit.records import PRIMARY, DriftMeasurement, Finding, KLBudget, LimitChange, Run, Segment, StepRecord
+from klaudit.records import PRIMARY, DriftMeasurement, DriftProfile, Finding, KLBudget, LimitChange, Run, Segment, StepRecord
 
 BLOCK = 100
 """Stored steps that one rule takes before the next one does: what it works with stays in the processor's cache."""
@@ -33,6 +33,7 @@ class AuditEngine:
         self.policy = policy
         covering = tuple(budget for budget in budgets if budget.covers(run.id, run.name))
         self._rules = [rule for rule in (_build_rule(one, run=run, policy=policy, budgets=covering) for one in RULES) if rule is not None]
+        self._turns = group_rules(self._rules)
         self._findings: dict[str, Finding] = {}
         self._last: tuple[int, int] | None = None
         self._governing_key = run.governing_key
@@ -94,6 +95,15 @@ class AuditEngine:
         listed = list(measurements)
         return self._keep(finding for rule in self._rules for finding in rule.observe_drift(listed))
 
+    def observe_profiles(self, profiles: Iterable[DriftProfile]) -> tuple[Finding, ...]:
+        """Judge what was measured of the run's checkpoints beside their KL: all of it, once.
+
+        Returns:
+            The findings that are new or changed by it.
+        """
+        listed = list(profiles)
+        return self._keep(finding for rule in self._rules for finding in rule.observe_profiles(listed))
+
     def observe_limit_changes(self, changes: Iterable[LimitChange]) -> tuple[Finding, ...]:
         """Judge what was done to the run's limits.
 
@@ -128,8 +138,14 @@ class AuditEngine:
 
     def _judge(self, observations: Sequence[Observation]) -> list[Finding]:
         changed: list[Finding] = []
-        for rule in self._rules:
-            for observation in observations:
+        names: set[str] = set()
+        for observation in observations:
+            names.update(observation.record.metrics)
+        for rules in self._turns:
+            needs = rules[0].needs
+            if needs is not None and needs.isdisjoint(names):
+                continue
+            for observation, rule in product(observations, rules):
                 changed += rule.observe(observation)
         return changed
 
@@ -163,6 +179,7 @@ def audit_run(
     budgets: Sequence[KLBudget] = (),
     segments: Iterable[Segment] = (),
     drift_measurements: Iterable[DriftMeasurement] = (),
+    drift_profiles: Iterable[DriftProfile] = (),
     limit_changes: Sequence[LimitChange] = (),
 ) -> Audit:
     """Audit stored steps with the engine that runs live.
@@ -174,6 +191,7 @@ def audit_run(
         steps: ordered by (segment, step), each once; one that does not come after the one before it is left out.
         segments: of the run, in order.
         drift_measurements: of the run's checkpoints; those of other runs are left out.
+        drift_profiles: likewise.
         limit_changes: of the budgets that cover or covered the run.
     """
     engine = AuditEngine(run, policy, budgets)
@@ -184,8 +202,21 @@ def audit_run(
     while block := list(islice(remaining, BLOCK)):
         engine.observe_all(block)
     engine.observe_drift(drift_measurements)
+    engine.observe_profiles(drift_profiles)
     engine.observe_limit_changes(limit_changes)
     return engine.conclude()
+
+
+def group_rules(rules: Iterable[Rule[Any]]) -> list[list[Rule[Any]]]:
+    """The rules in turns: those that share what they work out take a step together."""
+    turns: list[list[Rule[Any]]] = []
+    for rule in rules:
+        turn = next((one for one in turns if rule.shares_with(one[0])), None)
+        if turn is None:
+            turns.append([rule])
+        else:
+            turn.append(rule)
+    return turns
 
 
 def _build_rule(rule: type[Rule[Any]], *, run: Run, policy: Policy, budgets: Sequence[KLBudget]) -> Rule[Any] | None:

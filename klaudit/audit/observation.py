@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from klaudit.audit.change_watch import ChangeWatch, JumpOutcome, KLChange
+from klaudit.frontier.point import read_d
 from klaudit.records import PRIMARY, KLReading, Run, StepRecord
 from klaudit.records.non_finite import encode_float
 
@@ -23,6 +24,8 @@ class Observation:
     """The governing reading with batch size and mean length filled in; None where no series governs or the step has no number."""
     non_finite: Mapping[str, str]
     """The step's numbers that are NaN or infinite, by name: `NaN`, `Infinity` or `-Infinity`."""
+    d: float | None = None
+    """Of the governing reading, in sqrt(nats); None where it cannot be had in nats per sequence."""
     change: KLChange | None = None
     """What has changed in the governing series at this step; None on a step whose KL is absent, NaN or infinite."""
     jump_outcome: JumpOutcome | None = None
@@ -46,7 +49,7 @@ class Observation:
             value = self.record.score
         else:
             value = self.record.metrics.get(name)
-        return value if value is not None and math.isfinite(value) else None
+        return value if value is None or not self.non_finite or math.isfinite(value) else None
 
 
 def observe_record(record: StepRecord, *, run: Run, governing_key: str | None, changes: ChangeWatch) -> Observation:
@@ -62,6 +65,7 @@ def observe_record(record: StepRecord, *, run: Run, governing_key: str | None, c
         record=record,
         governing=governing,
         non_finite=name_non_finite(record, names=wild, first=governing_key or PRIMARY) if wild else {},
+        d=read_d(governing),
         change=change,
         jump_outcome=outcome,
     )
@@ -95,12 +99,12 @@ def bound_record(record: StepRecord) -> StepRecord:
 def name_non_finite(record: StepRecord, *, names: list[str], first: str) -> Mapping[str, str]:
     """Which kind of number each of the names is; the series `first` leads."""
     kinds: dict[str, str] = {}
+    fields = {"beta": record.beta, "score": record.score}
     for name in sorted(names, key=lambda one: one != first):
         reading = record.reading(name)
-        fields = {"beta": record.beta, "score": record.score}
-        number = fields[name] if name in fields else record.metrics[name] if reading is None else reading.value
-        if number is not None:
-            kinds[name] = str(encode_float(number))
+        # A metric may be called as a field or a reading is.
+        numbers = (fields.get(name), None if reading is None else reading.value, record.metrics.get(name))
+        kinds[name] = next(str(encode_float(number)) for number in numbers if number is not None and not math.isfinite(number))
     return kinds
 
 

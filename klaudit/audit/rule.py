@@ -2,12 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from klaudit.audit.episode import Episode
 from klaudit.audit.observation import Observation
 from klaudit.audit.parameters import RuleParameters
-from klaudit.records import DriftMeasurement, Finding, KLBudget, LimitChange, Run, Segment, Severity
+from klaudit.records import DriftMeasurement, DriftProfile, Finding, KLBudget, LimitChange, Run, Segment, Severity
 
 __all__ = ["Rule", "RuleParameters"]
 
@@ -26,6 +26,8 @@ class Rule(ABC, Generic[P]):
     severities: tuple[Severity, ...]
     """What its findings can be."""
     parameters_model: type[P]
+    needs: frozenset[str] | None = None
+    """Metrics of which a step has to have one to matter to the rule, which may not be shown other steps; None: every step matters."""
 
     def __init__(self, run: Run, *, parameters: P, budgets: Sequence[KLBudget] = ()) -> None:
         self.run = run
@@ -42,6 +44,11 @@ class Rule(ABC, Generic[P]):
         del measurements
         yield from ()
 
+    def observe_profiles(self, profiles: Iterable[DriftProfile]) -> Iterator[Finding]:
+        """Look at what was measured of the run's checkpoints beside their KL; most rules do not."""
+        del profiles
+        yield from ()
+
     def observe_limit_changes(self, changes: Iterable[LimitChange]) -> Iterator[Finding]:
         """Look at what was done to the run's limits: before the steps, and again after them; most rules do not."""
         del changes
@@ -51,6 +58,11 @@ class Rule(ABC, Generic[P]):
         """Look at what is known of a stretch of the run besides its steps: as it begins, and again when more is known; most rules do not."""
         del segment
         yield from ()
+
+    def shares_with(self, other: "Rule[Any]") -> bool:
+        """Share what both would work out with a rule before this one, where they do: the engine then shows them each step one after the other."""
+        del other
+        return False
 
     def begin_segment(self) -> Iterator[Finding]:
         """Forget the last segment; gives the findings that end with it."""

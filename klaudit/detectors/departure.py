@@ -3,16 +3,20 @@
 import math
 from collections import deque
 from collections.abc import Mapping
-from functools import lru_cache
+from math import exp, isfinite, log, sqrt
 from typing import Any, NamedTuple
 
 from klaudit.detectors.trend import RollingTrend
 from klaudit.errors import InvalidRecord
 
+LEAST = 10
+"""Values in the window before anything is judged."""
 RECENT = 3
 """Values of which the middle one is the level now: one outlier is no level."""
 SHRINKAGE = 4.0
 """A slope counts by 1 - SHRINKAGE / t^2, so one within two standard errors of zero does not: its error would exceed what it explains."""
+SIGNIFICANT = math.sqrt(SHRINKAGE)
+"""The t beyond which a slope counts."""
 LEAST_NOISE = 0.01
 """Least noise standard deviation of a value, as a share of it (of one, where no logarithms are taken)."""
 UNSURE = 6
@@ -55,7 +59,7 @@ class DepartureDetector:
         in_logs: for a positive series whose noise grows with its level.
     """
 
-    def __init__(self, *, window: int = 30, delay: int = 10, least: int = 10, in_logs: bool = True) -> None:
+    def __init__(self, *, window: int = 30, delay: int = 10, least: int = LEAST, in_logs: bool = True) -> None:
         if not (window >= least > UNSURE and delay >= RECENT):
             raise InvalidRecord(
                 f"DepartureDetector needs window >= least > {UNSURE} and delay >= {RECENT}; got {window!r}, {least!r} and {delay!r}"
@@ -66,6 +70,8 @@ class DepartureDetector:
         self._trend = RollingTrend(window)
         self._positions: deque[float] = deque()
         self._values: deque[float] = deque()
+        self._n_of_widths = 0
+        self._widths = (0.0, 0.0)
 
     def observe(self, value: float, *, position: float) -> Departure | None:
         """Take in the next value.
@@ -77,18 +83,19 @@ class DepartureDetector:
         Returns:
             Where the series is; None while there are too few values, and for one that is left out.
         """
-        if not math.isfinite(value):
+        if not isfinite(value):
             return None
-        self._positions.append(position)
-        self._values.append(self._scale(value))
-        if len(self._values) > self.delay:
-            self._trend.observe(self._values.popleft(), position=self._positions.popleft())
+        positions, values = self._positions, self._values
+        positions.append(position)
+        values.append(self._scale(value))
+        if len(values) > self.delay:
+            self._trend.observe(values.popleft(), position=positions.popleft())
         return self._judge() if len(self._trend) >= self.least else None
 
     def score_drift(self, departure: Departure, *, start: float, n: int) -> float:
         """How far the window's mean is above the median of a series' first `n` values, in standard errors; negative: below."""
         distance = self._scale(departure.usual) - self._scale(start)
-        return distance / (departure.noise * math.sqrt(MEDIAN / n + 1 / max(len(self._trend), 1)))
+        return distance / (departure.noise * sqrt(MEDIAN / n + 1 / max(len(self._trend), 1)))
 
     def list_values(self) -> dict[str, list[float]]:
         """`steps` and `values` of the window and of what came after it, oldest first."""
@@ -112,36 +119,42 @@ class DepartureDetector:
         line = self._trend.fit()
         if line is None:
             return None
+        n, mean, center, slope, slope_error, sd = line
         positions, values = self._positions, self._values
         third, second, last = values[-3], values[-2], values[-1]
         position = positions[-1]
         level = sorted((third, second, last))[1]
-        t = line.t
-        slope = line.slope * max(0.0, 1 - SHRINKAGE / (t * t)) if t else 0.0
-        if (level - line.mean) * slope <= 0:
-            slope = 0.0
-        start = line.mean - slope * line.center
-        short = (third + second + last) / RECENT - start - slope * positions[-2]
-        long = sum(values) / len(values) - start - slope * (positions[0] + position) / 2
-        noise = max(line.residual_sd, LEAST_NOISE) * line.n / (line.n - UNSURE)
-        width_short, width_long = find_widths(line.n, len(values))
-        z_short, z_long = short / (noise * width_short), long / (noise * width_long)
-        expected, usual = start + slope * position, line.mean
+        t = slope / slope_error if slope_error > 0 else line.t
+        # A slope that leads away from the level is not carried on either.
+        slope = slope * (1 - SHRINKAGE / (t * t)) if abs(t) > SIGNIFICANT and (level - mean) * slope > 0 else 0.0
+        start = mean - slope * center
+        noise = max(sd, LEAST_NOISE) * n / (n - UNSURE)
+        width_short, width_long = self._find_widths(n)
+        z_short = ((third + second + last) / RECENT - start - slope * positions[-2]) / (noise * width_short)
+        z_long = (sum(values) / self.delay - start - slope * (positions[0] + position) / 2) / (noise * width_long)
+        z = z_short if abs(z_short) > abs(z_long) else z_long
+        expected = start + slope * position
         if self.in_logs:
-            level, expected, usual = [math.exp(min(one, LARGEST_LOG)) for one in (level, expected, usual)]
-        return Departure(level, expected, usual, z_short if abs(z_short) > abs(z_long) else z_long, noise, t)
+            return Departure(raise_to(level), raise_to(expected), raise_to(mean), z, noise, t)
+        return Departure(level, expected, mean, z, noise, t)
+
+    def _find_widths(self, n: int) -> tuple[float, float]:
+        """Standard errors of the mean of the last three values and of the latest ones about that of `n` before, in noise standard deviations."""
+        if n != self._n_of_widths:
+            self._n_of_widths = n
+            self._widths = sqrt(1 / RECENT + 1 / n), sqrt(ALIKE / self.delay + 1 / n)
+        return self._widths
 
     def _scale(self, value: float) -> float:
-        return math.log(max(value, SMALLEST)) if self.in_logs else value
+        return log(value if value > SMALLEST else SMALLEST) if self.in_logs else value
 
     def _bring_back(self, one: float) -> float:
-        return math.exp(min(one, LARGEST_LOG)) if self.in_logs else one
+        return raise_to(one) if self.in_logs else one
 
 
-@lru_cache(maxsize=256)
-def find_widths(n: int, n_latest: int) -> tuple[float, float]:
-    """Standard errors of the mean of the last three values and of the last `n_latest` ones about that of `n` before, in noise standard deviations."""
-    return math.sqrt(1 / RECENT + 1 / n), math.sqrt(ALIKE / n_latest + 1 / n)
+def raise_to(power: float) -> float:
+    """The exponential, of LARGEST_LOG where it would be no float."""
+    return exp(LARGEST_LOG if power > LARGEST_LOG else power)
 
 
 class Excursion:
@@ -158,6 +171,7 @@ class Excursion:
         if not (factor > 0 and factor != 1):
             raise InvalidRecord(f"Excursion needs a positive factor other than 1; got {factor!r}")
         self.factor = factor
+        self._direction = 1 if factor > 1 else -1
         self.z = z
         self.steps = steps
         self.before: float | None = None
@@ -171,7 +185,7 @@ class Excursion:
         if self.before is not None and self._is_beyond(departure.level, self.before):
             return True
         self.before = None
-        if not self._is_beyond(departure.level, departure.expected) or (departure.z if self.factor > 1 else -departure.z) < self.z:
+        if not self._is_beyond(departure.level, departure.expected) or departure.z * self._direction < self.z:
             self._n = 0
             return False
         if not self._n:
@@ -191,4 +205,4 @@ class Excursion:
         self.before, self.since, self._n = state["before"], float(state["since"]), int(state["n"])
 
     def _is_beyond(self, level: float, expected: float) -> bool:
-        return level > self.factor * expected if self.factor > 1 else level < self.factor * expected
+        return (level - self.factor * expected) * self._direction > 0

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
 from operator import mul
 from typing import Any
 
@@ -51,7 +52,9 @@ class SlopeTest:
             raise InvalidRecord(f"SlopeTest needs a window of 5 or more; got {window!r}")
         self.window = window
         self._sxx = window * (window * window - 1) / 12
+        self._offsets = [at - (window - 1) / 2 for at in range(window)]
         self._values: deque[float] = deque()
+        self._sum = self._sum_squares = self._products_xy = 0.0
         self.clear()
 
     @property
@@ -66,22 +69,24 @@ class SlopeTest:
 
     def observe(self, value: float) -> None:
         """Take in the next value, in the series' unit."""
-        if not math.isfinite(value):
+        if not isfinite(value):
             return
-        values = self._values
+        values, window = self._values, self.window
         values.append(value)
         y = value - self._origin
-        if len(values) <= self.window:
-            self._products_xy += (len(values) - 1) * y
+        n = len(values)
+        if n <= window:
+            self._products_xy += (n - 1) * y
+            self._sum += y
+            self._sum_squares += y * y
         else:
             gone = values.popleft() - self._origin
-            self._products_xy += (self.window - 1) * y - (self._sum - gone)
-            self._sum -= gone
-            self._sum_squares -= gone * gone
-        self._sum += y
-        self._sum_squares += y * y
+            rest = self._sum - gone
+            self._products_xy += (window - 1) * y - rest
+            self._sum = rest + y
+            self._sum_squares = self._sum_squares - gone * gone + y * y
         self._n_since += 1
-        if self._n_since >= self.window // 2 and len(values) == self.window:
+        if self._n_since >= window // 2 and n >= window:
             self._learn_noise()
 
     def find_rise(self) -> float:
@@ -136,9 +141,9 @@ class SlopeTest:
         self._sum_up()
         self._n_since = 0
         self._n_learnt += 1
-        rise, middle = self.find_rise(), (self.window - 1) / 2
+        rise = self.find_rise()
         mean = self._origin + self._sum / self.window
-        residuals = [value - mean - rise * (at - middle) for at, value in enumerate(self._values)]
+        residuals = [value - mean - rise * offset for value, offset in zip(self._values, self._offsets, strict=True)]
         self._learnt_variance += self._measure_residuals(rise)
         self._learnt_covariance += sum(map(mul, residuals, residuals[1:])) / (self.window - 2)
         self._take_noise()

@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Mapping
+from math import isfinite, sqrt
 from operator import mul
 from typing import Any, NamedTuple
 
@@ -63,19 +64,19 @@ class RollingTrend:
             value: in the series' unit.
             position: its step; steps may be skipped and must grow.
         """
-        if not math.isfinite(value):
+        if not isfinite(value):
             return
         points = self._points
         if not points:
             self._x0, self._y0 = position, value
         points.append((position, value))
-        gone = points.popleft() if len(points) > self.window else None
+        old_x, old_y = points.popleft() if len(points) > self.window else (self._x0, self._y0)
         self._n_since += 1
         if self._n_since >= self.window:
             self._restart()
             return
-        x, y = position - self._x0, value - self._y0
-        old_x, old_y = (0.0, 0.0) if gone is None else (gone[0] - self._x0, gone[1] - self._y0)
+        x0, y0 = self._x0, self._y0
+        x, y, old_x, old_y = position - x0, value - y0, old_x - x0, old_y - y0
         self._x = self._x - old_x + x
         self._y = self._y - old_y + y
         self._xx = self._xx - old_x * old_x + x * x
@@ -101,7 +102,7 @@ class RollingTrend:
         residual = max(syy - slope * sxy, 0.0)
         # What is left of the sums' rounding is no noise.
         variance = residual / (n - 2) if residual > 1e-12 * self._yy else 0.0
-        return Trend(n, self._y0 + y / n, self._x0 + x / n, slope, math.sqrt(variance / sxx), math.sqrt(variance))
+        return Trend(n, self._y0 + y / n, self._x0 + x / n, slope, sqrt(variance / sxx), sqrt(variance))
 
     def clear(self) -> None:
         """Forget every value."""

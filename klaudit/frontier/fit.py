@@ -8,9 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from klaudit.frontier.interval import CONFIDENCE, Interval, find_t_quantile
+from klaudit.frontier.interval import CONFIDENCE, Interval
 from klaudit.frontier.moments import Matrix, Moments
 from klaudit.frontier.point import FrontierPoint
+from klaudit.frontier.student import find_t_quantile
 
 Form = Literal["rl", "best_of_n"]
 ScoreName = Literal["score", "heldout_score"]

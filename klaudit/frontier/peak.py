@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from klaudit.frontier.fit import Fit, ScoreName
-from klaudit.frontier.interval import CONFIDENCE, Interval, find_t_quantile
+from klaudit.frontier.interval import CONFIDENCE, Interval
 from klaudit.frontier.point import FrontierPoint
 from klaudit.frontier.rise import measure_rise
+from klaudit.frontier.student import find_t_quantile
 
 PeakKind = Literal["inside", "plateau", "beyond", "before", "none"]
 

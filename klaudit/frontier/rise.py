@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from klaudit.frontier.fit import Fit, ScoreName, sum_points
-from klaudit.frontier.interval import CONFIDENCE, Interval, find_t_quantile
+from klaudit.frontier.interval import CONFIDENCE, Interval
 from klaudit.frontier.point import FrontierPoint
+from klaudit.frontier.student import find_t_quantile
 
 LEAST_POINTS = 4
 

@@ -30,7 +30,7 @@ def test_the_digest_changes_with_every_setting_that_decides() -> None:
     others = [
         Policy(name="lab"),
         Policy(version="2"),
-        Policy(detection=DEFAULT.detection.model_copy(update={"false_alarms_per_1000": 1.0})),
+        Policy(detection=DEFAULT.detection.model_copy(update={"false_alarms_per_1000": 2.0})),
         Policy(rules={**DEFAULT.rules, "KLA201": replace(settings, enabled=False)}),
         Policy(rules={**DEFAULT.rules, "KLA201": replace(settings, severity=Severity.INFO)}),
         Policy(rules={**DEFAULT.rules, "KLA201": replace(settings, parameters=stricter)}),

@@ -103,6 +103,10 @@ def test_the_defaults_of_the_schema_are_those_of_the_default_policy() -> None:
             'name = "a"\n[rules.KLA201]\ncritical_kl = 2026-11-22',
             "key 'critical_kl': Input should be a valid number; got datetime.date(2026, 11, 22)",
         ),
+        (
+            'name = "a"\n[rules.KLA608]\nleast_d = 1e200',
+            "rules.KLA608: key 'least_d': Input should be less than or equal to 1000000; got 1e+200",
+        ),
         ('name = "a"\n[rules.KLA201]\nquiet_steps = 1e400', "rules.KLA201: key 'quiet_steps': Input should be a valid integer; got inf"),
         ('name = "a"\n[rules.KLA201]\nenabled = 1', "rules.KLA201: key 'enabled': Input should be a valid boolean; got 1"),
         (

@@ -79,6 +79,7 @@ class StoredAudit:
     memory_mb: float
     """Peak of the process."""
     n_findings: int
+    """False alarms: the run is healthy. No goal rests on them; the default policy accepts one in 1,000 steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +269,7 @@ def tabulate_stored(audits: Sequence[StoredAudit]) -> Figures:
         (f"{one.n_steps:,}", f"{one.wall_s:.1f}", f"{one.cpu_s:.1f}", us, f"{one.memory_mb:,.0f}", str(one.n_findings))
         for one, us in zip(audits, further, strict=True)
     ]
-    columns = ("steps", "wall s", "CPU s", "CPU us of a further step", "peak MB", "findings")
+    columns = ("steps", "wall s", "CPU s", "CPU us of a further step", "peak MB", "false alarms")
     return Figures("`klaudit audit` of a stored run, SQLite", columns, rows)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from klaudit.frontier import Fit, Form, FrontierPoint, Peak, find_peak, fit_points
-from klaudit.frontier.interval import find_t_quantile
+from klaudit.frontier.student import find_t_quantile
 from tests.frontier.curves import draw_noise, make_points
 
 

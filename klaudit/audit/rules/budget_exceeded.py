@@ -68,6 +68,7 @@ class BudgetExceeded(Rule[BudgetExceededParameters]):
         on_steps = [budget for budget in budgets if budget.scope != "checkpoint"]
         self.watches = [BudgetWatch(budget, run=run, n_kept=parameters.evidence_steps) for budget in on_steps]
         self.by_watch = [(watch, self._start_episode(watch.budget, series=watch.key)) for watch in self.watches]
+        self.needs = None if self.watches else frozenset()
         self.checkpoint_watches = [CheckpointWatch(budget) for budget in budgets if budget.scope == "checkpoint"]
 
     def reset(self) -> None:

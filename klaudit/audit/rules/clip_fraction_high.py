@@ -52,6 +52,7 @@ class ClipFractionHigh(Rule[ClipFractionHighParameters]):
     version = 1
     severities = (Severity.WARNING, Severity.CRITICAL)
     parameters_model = ClipFractionHighParameters
+    needs = frozenset({CLIP_FRACTION})
 
     def __init__(self, run: Run, *, parameters: ClipFractionHighParameters, budgets: object = ()) -> None:
         super().__init__(run, parameters=parameters)

@@ -1,29 +1,29 @@
 """KLA603 entropy_collapse."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
+from klaudit.audit.departure_rule import DepartureParameters, DepartureRule
 from klaudit.audit.episode import Judgement
 from klaudit.audit.observation import Observation
-from klaudit.audit.rule import Rule, RuleParameters
-from klaudit.detectors.baseline import FirstValues, RollingMedian
-from klaudit.detectors.departure import Departure, DepartureDetector, Excursion
-from klaudit.records import Finding, Run, Severity
+from klaudit.detectors.baseline import FirstValues, find_median
+from klaudit.detectors.departure import Departure, Excursion
+from klaudit.records import Run, Severity
 
 REMEDY = (
     "Read the sampled texts of these steps. Raise the entropy bonus, the sampling temperature or the upper clip bound, lower the learning rate, "
     "or raise beta; if the texts have become one text, go back to the last checkpoint before the fall."
 )
 
+LATEST = 5
+"""Values of distinct_2 whose median is its level."""
 
-class EntropyCollapseParameters(RuleParameters):
+
+class EntropyCollapseParameters(DepartureParameters):
     """Parameters of KLA603."""
 
-    window: int = Field(default=30, ge=10, le=1000, description="values that tell what to expect")
-    delay: int = Field(default=10, ge=3, le=1000, description="values between that window and now, so that a fall does not hide itself")
-    baseline_steps: int = Field(default=10, ge=3, le=1000, description="first values of a segment, whose median is where it started")
     fall: float = Field(
         default=0.5, gt=0, lt=1, description="share of what the window led to expect below which entropy has fallen fast, without unit"
     )
@@ -39,10 +39,9 @@ class EntropyCollapseParameters(RuleParameters):
     repetition: float = Field(
         default=0.5, gt=0, lt=1, description="share of its start below which distinct_2 says that texts repeat themselves, without unit"
     )
-    quiet_steps: int = Field(default=5, ge=1, le=1_000_000, description="values back up that end an episode")
 
 
-class EntropyCollapse(Rule[EntropyCollapseParameters]):
+class EntropyCollapse(DepartureRule[EntropyCollapseParameters]):
     """The policy's entropy collapses: it always writes the same.
 
     What it checks:
@@ -87,63 +86,48 @@ class EntropyCollapse(Rule[EntropyCollapseParameters]):
     severities = (Severity.INFO, Severity.WARNING, Severity.CRITICAL)
     parameters_model = EntropyCollapseParameters
 
+    series = "entropy"
+    needs = frozenset({series})
+    subjects = ("fall", "low")
+    absent = "no finite 'entropy' (nats per token) is logged"
+    needed = "values of 'entropy' in one segment, and a start above 0 nats/token"
+
     def __init__(self, run: Run, *, parameters: EntropyCollapseParameters, budgets: object = ()) -> None:
-        super().__init__(run, parameters=parameters)
-        self.falling = self.start_episode(series="entropy", subject="fall", quiet_steps=parameters.quiet_steps)
-        self.low = self.start_episode(series="entropy", subject="low", quiet_steps=parameters.quiet_steps)
-        self.n_values = 0
-        self.n_judged = 0
         self.has_distinct = False
-        self.reset()
+        super().__init__(run, parameters=parameters)
 
     def reset(self) -> None:
         """See Rule."""
-        limits = self.parameters
-        self.detector = DepartureDetector(window=limits.window, delay=limits.delay)
-        self.excursion = Excursion(factor=limits.fall, z=limits.fall_z, steps=limits.fall_steps)
-        self.start = FirstValues(limits.baseline_steps)
-        self.distinct_start = FirstValues(limits.baseline_steps)
-        self.distinct = RollingMedian(5)
-
-    def observe(self, observation: Observation) -> Iterator[Finding]:
-        """See Rule."""
-        value = observation.number("entropy")
-        if value is None:
-            return
-        self.n_values += 1
-        self._watch_repetition(observation.number("distinct_2"))
-        self.start.observe(value)
-        departure = self.detector.observe(value, position=observation.step)
-        if departure is None or not self.start.level or self.start.level < 0:
-            return
-        self.n_judged += 1
-        record = observation.record
-        for episode, judgement in (
-            (self.falling, self._judge_fall(departure, step=record.step)),
-            (self.low, self._judge_level(departure, step=record.step)),
-        ):
-            finding = episode.observe(record, judgement)
-            if finding is not None:
-                yield finding
+        super().reset()
+        self.distinct_start = FirstValues(self.parameters.baseline_steps)
+        self.distinct: deque[float] = deque(maxlen=LATEST)
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""
-        if not self.n_values:
-            yield "no finite 'entropy' (nats per token) is logged"
-        elif not self.n_judged:
-            yield f"needs {self.parameters.delay + 10} values of 'entropy' in one segment, and a start above 0 nats/token"
-        elif not self.has_distinct:
+        yield from super().explain_silence()
+        if self.has_judged and not self.has_distinct:
             yield "no 'distinct_2' is logged, so a slow fall of entropy is info, never a warning"
 
-    def _watch_repetition(self, distinct: float | None) -> None:
+    def list_excursions(self) -> Sequence[Excursion]:
+        """See DepartureRule."""
+        limits = self.parameters
+        return (Excursion(factor=limits.fall, z=limits.fall_z, steps=limits.fall_steps),)
+
+    def watch_witnesses(self, observation: Observation, value: float) -> None:
+        """See DepartureRule."""
+        distinct = observation.number("distinct_2")
         if distinct is not None:
             self.has_distinct = True
             self.distinct_start.observe(distinct)
-            self.distinct.observe(distinct)
+            self.distinct.append(distinct)
+
+    def _find_distinct(self) -> float | None:
+        """The level of distinct_2."""
+        return find_median(list(self.distinct)) if self.distinct else None
 
     def _find_repetition(self) -> tuple[float, float] | None:
         """Level and start of distinct_2, where texts repeat themselves."""
-        start, level = self.distinct_start.level, self.distinct.find()
+        start, level = self.distinct_start.level, self._find_distinct()
         if start is None or level is None or level >= self.parameters.repetition * start:
             return None
         return level, start
@@ -156,14 +140,12 @@ class EntropyCollapse(Rule[EntropyCollapseParameters]):
         limits = self.parameters
         if departure.usual >= limits.low * start:
             return False
-        return self.detector.score_drift(departure, start=start, n=limits.baseline_steps) <= -limits.fall_z
+        return self.watch.score_drift(departure) <= -limits.fall_z
 
-    def _judge_fall(self, departure: Departure, *, step: int) -> Judgement | None:
-        if not self.excursion.observe(departure, position=step):
-            return None
-        before, repetition = self.excursion.before, self._find_repetition()
-        assert before is not None
-        if repetition is not None and self.low.is_open and not self.falling.is_open:
+    def judge_fast(self, departure: Departure, excursion: Excursion, *, before: float, step: int) -> Judgement | None:
+        """See DepartureRule."""
+        repetition = self._find_repetition()
+        if repetition is not None and self.slow.is_open and not self.fast.is_open:
             return None
         is_critical = repetition is not None or self._has_collapsed(departure.level, before=before)
         return self._tell(
@@ -174,16 +156,16 @@ class EntropyCollapse(Rule[EntropyCollapseParameters]):
             before=before,
             share=self.parameters.fall,
             repetition=repetition,
-            first_step=int(self.excursion.since),
+            first_step=int(excursion.since),
         )
 
-    def _judge_level(self, departure: Departure, *, step: int) -> Judgement | None:
-        start, limit = self.start.level, self.parameters.low
-        assert start is not None
+    def judge_slow(self, departure: Departure, *, start: float, step: int) -> Judgement | None:
+        """See DepartureRule."""
+        limit = self.parameters.low
         repetition = self._find_repetition() if departure.level < limit * start else None
         if repetition is None and not self._is_low(departure, start=start):
             return None
-        if self.falling.is_open and not self.low.is_open:
+        if self.fast.is_open and not self.slow.is_open:
             return None
         severity = Severity.INFO
         if repetition is not None:
@@ -211,16 +193,6 @@ class EntropyCollapse(Rule[EntropyCollapseParameters]):
     ) -> Judgement:
         if repetition is not None:
             text += f". Texts repeat themselves: distinct_2 is {repetition[0]:.2g}, and was {repetition[1]:.2g} at the start"
-        evidence: dict[str, Any] = {
-            "level": departure.level,
-            "before": before,
-            "expected": departure.expected,
-            "start": self.start.level,
-            "z": departure.z,
-            "distinct_2": {"level": self.distinct.find(), "start": self.distinct_start.level},
-            "window": self.detector.list_values(),
-            "limits": self.parameters.model_dump(),
-        }
         return Judgement(
             severity=severity,
             badness=before / max(departure.level, 1e-9),
@@ -229,6 +201,8 @@ class EntropyCollapse(Rule[EntropyCollapseParameters]):
             value=departure.level,
             threshold=share * before,
             unit="nats_per_token",
-            evidence=evidence,
+            evidence=self.describe(
+                departure, before=before, distinct_2={"level": self._find_distinct(), "start": self.distinct_start.level}
+            ),
             first_step=first_step,
         )

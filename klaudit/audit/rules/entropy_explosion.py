@@ -1,23 +1,18 @@
 """KLA604 entropy_explosion."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from pydantic import Field
 
+from klaudit.audit.departure_rule import DepartureParameters, DepartureRule
 from klaudit.audit.episode import Judgement
-from klaudit.audit.observation import Observation
-from klaudit.audit.rule import Rule, RuleParameters
-from klaudit.detectors.baseline import FirstValues
-from klaudit.detectors.departure import Departure, DepartureDetector, Excursion
-from klaudit.records import Finding, Run, Severity
+from klaudit.detectors.departure import Departure, Excursion
+from klaudit.records import Severity
 
 
-class EntropyExplosionParameters(RuleParameters):
+class EntropyExplosionParameters(DepartureParameters):
     """Parameters of KLA604."""
 
-    window: int = Field(default=30, ge=10, le=1000, description="values that tell what to expect")
-    delay: int = Field(default=10, ge=3, le=1000, description="values between that window and now, so that a rise does not hide itself")
-    baseline_steps: int = Field(default=10, ge=3, le=1000, description="first values of a segment, whose median is where it started")
     high: float = Field(default=1.5, gt=1, description="times the level before above which entropy is high, without unit")
     exploded: float = Field(default=2.0, gt=1, description="times the level before above which it has exploded, without unit")
     least_rise: float = Field(default=0.1, ge=0, description="nats/token by which entropy must have risen")
@@ -25,10 +20,9 @@ class EntropyExplosionParameters(RuleParameters):
     rise_steps: int = Field(default=3, ge=1, le=1000, description="values in a row that make a fast rise")
     rising_t: float = Field(default=3.0, gt=0, description="slope of the window over its standard error from which entropy rises slowly")
     rising_steps: int = Field(default=20, ge=1, le=1000, description="values in a row that make a slow rise")
-    quiet_steps: int = Field(default=5, ge=1, le=1_000_000, description="values back down, or no longer rising, that end an episode")
 
 
-class EntropyExplosion(Rule[EntropyExplosionParameters]):
+class EntropyExplosion(DepartureRule[EntropyExplosionParameters]):
     """The policy's entropy explodes: it writes at random.
 
     What it checks:
@@ -66,53 +60,23 @@ class EntropyExplosion(Rule[EntropyExplosionParameters]):
     severities = (Severity.WARNING, Severity.CRITICAL)
     parameters_model = EntropyExplosionParameters
 
-    def __init__(self, run: Run, *, parameters: EntropyExplosionParameters, budgets: object = ()) -> None:
-        super().__init__(run, parameters=parameters)
-        self.fast = self.start_episode(series="entropy", subject="fast", quiet_steps=parameters.quiet_steps)
-        self.slow = self.start_episode(series="entropy", subject="slow", quiet_steps=parameters.quiet_steps)
-        self.n_values = 0
-        self.n_judged = 0
-        self.reset()
+    series = "entropy"
+    needs = frozenset({series})
+    absent = "no finite 'entropy' (nats per token) is logged"
+    needed = "values of 'entropy' in one segment, and a start above 0 nats/token"
 
     def reset(self) -> None:
         """See Rule."""
-        limits = self.parameters
-        self.detector = DepartureDetector(window=limits.window, delay=limits.delay)
-        self.excursion = Excursion(factor=limits.high, z=limits.rise_z, steps=limits.rise_steps)
-        self.start = FirstValues(limits.baseline_steps)
+        super().reset()
         self._n_rising = 0
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
-        """See Rule."""
-        value = observation.number("entropy")
-        if value is None:
-            return
-        self.n_values += 1
-        self.start.observe(value)
-        departure = self.detector.observe(value, position=observation.step)
-        if departure is None or not self.start.level or self.start.level < 0:
-            return
-        self.n_judged += 1
-        record = observation.record
-        for episode, judgement in (
-            (self.fast, self._judge_fast(departure, step=record.step)),
-            (self.slow, self._judge_slow(departure, step=record.step)),
-        ):
-            finding = episode.observe(record, judgement)
-            if finding is not None:
-                yield finding
+    def list_excursions(self) -> Sequence[Excursion]:
+        """See DepartureRule."""
+        limits = self.parameters
+        return (Excursion(factor=limits.high, z=limits.rise_z, steps=limits.rise_steps),)
 
-    def explain_silence(self) -> Iterator[str]:
-        """See Rule."""
-        if not self.n_values:
-            yield "no finite 'entropy' (nats per token) is logged"
-        elif not self.n_judged:
-            yield f"needs {self.parameters.delay + 10} values of 'entropy' in one segment, and a start above 0 nats/token"
-
-    def _judge_fast(self, departure: Departure, *, step: int) -> Judgement | None:
-        if not self.excursion.observe(departure, position=step):
-            return None
-        before = self.excursion.before or 0.0
+    def judge_fast(self, departure: Departure, excursion: Excursion, *, before: float, step: int) -> Judgement | None:
+        """See DepartureRule."""
         if before <= 0 or departure.level < before + self.parameters.least_rise:
             return None
         return self._tell(
@@ -121,14 +85,14 @@ class EntropyExplosion(Rule[EntropyExplosionParameters]):
             departure=departure,
             level=departure.level,
             before=before,
-            first_step=int(self.excursion.since),
+            first_step=int(excursion.since),
         )
 
-    def _judge_slow(self, departure: Departure, *, step: int) -> Judgement | None:
-        limits, start, usual = self.parameters, self.start.level, departure.usual
-        assert start is not None
+    def judge_slow(self, departure: Departure, *, start: float, step: int) -> Judgement | None:
+        """See DepartureRule."""
+        limits, usual = self.parameters, departure.usual
         is_high = usual > limits.high * start and usual >= start + limits.least_rise and departure.t >= limits.rising_t
-        is_high = is_high and self.detector.score_drift(departure, start=start, n=limits.baseline_steps) >= limits.rise_z
+        is_high = is_high and self.watch.score_drift(departure) >= limits.rise_z
         self._n_rising = self._n_rising + 1 if is_high else 0
         if self._n_rising < limits.rising_steps or (self.fast.is_open and not self.slow.is_open):
             return None
@@ -151,14 +115,6 @@ class EntropyExplosion(Rule[EntropyExplosionParameters]):
             value=level,
             threshold=(limits.exploded if is_critical else limits.high) * before,
             unit="nats_per_token",
-            evidence={
-                "level": departure.level,
-                "before": before,
-                "expected": departure.expected,
-                "start": self.start.level,
-                "z": departure.z,
-                "window": self.detector.list_values(),
-                "limits": limits.model_dump(),
-            },
+            evidence=self.describe(departure, before=before),
             first_step=first_step,
         )

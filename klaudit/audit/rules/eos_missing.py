@@ -1,15 +1,14 @@
 """KLA606 eos_missing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
+from klaudit.audit.departure_rule import DepartureParameters, DepartureRule
 from klaudit.audit.episode import Judgement
 from klaudit.audit.observation import Observation
-from klaudit.audit.rule import Rule, RuleParameters
-from klaudit.detectors.baseline import FirstValues
-from klaudit.detectors.departure import Departure, DepartureDetector, Excursion
-from klaudit.records import Finding, Run, Severity
+from klaudit.detectors.departure import Departure, Excursion
+from klaudit.records import Severity
 
 ENDED = "eos_fraction"
 CUT = ("completions/clipped_ratio", "response_length/clip_ratio")
@@ -26,22 +25,18 @@ def find_ended_share(observation: Observation) -> float | None:
     return share if share is not None and 0 <= share <= 1 else None
 
 
-class EosMissingParameters(RuleParameters):
+class EosMissingParameters(DepartureParameters):
     """Parameters of KLA606."""
 
-    window: int = Field(default=30, ge=10, le=1000, description="values that tell what to expect")
-    delay: int = Field(default=10, ge=3, le=1000, description="values between that window and now, so that a fall does not hide itself")
-    baseline_steps: int = Field(default=10, ge=3, le=1000, description="first values of a segment, whose median is where it started")
     fall: float = Field(default=0.5, gt=0, lt=1, description="times what was expected below which texts no longer end, without unit")
     fall_z: float = Field(default=4.5, gt=0, description="standard errors that a fall must exceed")
     fall_steps: int = Field(default=3, ge=1, le=1000, description="values in a row that make a fall")
     least_share: float = Field(
         default=0.1, ge=0, lt=1, description="share of texts that must have ended by themselves at the start for the rule to judge"
     )
-    quiet_steps: int = Field(default=5, ge=1, le=1_000_000, description="values back up that end an episode")
 
 
-class EosMissing(Rule[EosMissingParameters]):
+class EosMissing(DepartureRule[EosMissingParameters]):
     """Sampled texts no longer end by themselves.
 
     What it checks:
@@ -79,69 +74,50 @@ class EosMissing(Rule[EosMissingParameters]):
     severities = (Severity.WARNING,)
     parameters_model = EosMissingParameters
 
-    def __init__(self, run: Run, *, parameters: EosMissingParameters, budgets: object = ()) -> None:
-        super().__init__(run, parameters=parameters)
-        self.sudden = self.start_episode(series=ENDED, subject="sudden", quiet_steps=parameters.quiet_steps)
-        self.gradual = self.start_episode(series=ENDED, subject="gradual", quiet_steps=parameters.quiet_steps)
-        self.n_values = 0
-        self.n_judged = 0
-        self.reset()
-
-    def reset(self) -> None:
-        """See Rule."""
-        limits = self.parameters
-        self.detector = DepartureDetector(window=limits.window, delay=limits.delay, in_logs=False)
-        self.excursion = Excursion(factor=limits.fall, z=limits.fall_z, steps=limits.fall_steps)
-        self.start = FirstValues(limits.baseline_steps)
-
-    def observe(self, observation: Observation) -> Iterator[Finding]:
-        """See Rule."""
-        share = find_ended_share(observation)
-        if share is None:
-            return
-        self.n_values += 1
-        self.start.observe(share)
-        departure = self.detector.observe(share, position=observation.step)
-        if departure is None or self.start.level is None or self.start.level < self.parameters.least_share:
-            return
-        self.n_judged += 1
-        record = observation.record
-        for episode, judgement in (
-            (self.sudden, self._judge_sudden(departure, step=record.step)),
-            (self.gradual, self._judge_gradual(departure, step=record.step)),
-        ):
-            finding = episode.observe(record, judgement)
-            if finding is not None:
-                yield finding
+    series = ENDED
+    needs = frozenset({ENDED, *CUT})
+    subjects = ("sudden", "gradual")
+    in_logs = False
+    absent = f"none of {', '.join((ENDED, *CUT))} is logged"
+    needed = "values of the share of ended texts in one segment"
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""
-        if not self.n_values:
-            yield f"none of {', '.join((ENDED, *CUT))} is logged"
-        elif not self.n_judged and self.start.level is not None and self.start.level < self.parameters.least_share:
-            yield f"only {self.start.level:.0%} of texts ended by themselves at the start, as where sampling has a fixed length"
-        elif not self.n_judged:
-            yield f"needs {self.parameters.delay + 10} values of the share of ended texts in one segment"
+        start = self.watch.start.level
+        if not self.has_judged and start is not None and not self.is_start(start):
+            yield f"only {start:.0%} of texts ended by themselves at the start, as where sampling has a fixed length"
+        else:
+            yield from super().explain_silence()
 
-    def _judge_sudden(self, departure: Departure, *, step: int) -> Judgement | None:
-        if not self.excursion.observe(departure, position=step):
-            return None
-        before = self.excursion.before
-        assert before is not None
+    def read(self, observation: Observation) -> float | None:
+        """See DepartureRule."""
+        return find_ended_share(observation)
+
+    def is_start(self, level: float) -> bool:
+        """See DepartureRule."""
+        return level >= self.parameters.least_share
+
+    def list_excursions(self) -> Sequence[Excursion]:
+        """See DepartureRule."""
+        limits = self.parameters
+        return (Excursion(factor=limits.fall, z=limits.fall_z, steps=limits.fall_steps),)
+
+    def judge_fast(self, departure: Departure, excursion: Excursion, *, before: float, step: int) -> Judgement | None:
+        """See DepartureRule."""
         return self._tell(
             f"{departure.level:.0%} of texts ended by themselves around step {step}, where the steps before led to expect {before:.0%}.",
             departure=departure,
             level=departure.level,
             before=before,
-            first_step=int(self.excursion.since),
+            first_step=int(excursion.since),
         )
 
-    def _judge_gradual(self, departure: Departure, *, step: int) -> Judgement | None:
-        start, limits = self.start.level, self.parameters
-        assert start is not None
-        if departure.usual >= limits.fall * start or (self.sudden.is_open and not self.gradual.is_open):
+    def judge_slow(self, departure: Departure, *, start: float, step: int) -> Judgement | None:
+        """See DepartureRule."""
+        limits = self.parameters
+        if departure.usual >= limits.fall * start or (self.fast.is_open and not self.slow.is_open):
             return None
-        if self.detector.score_drift(departure, start=start, n=limits.baseline_steps) > -limits.fall_z:
+        if self.watch.score_drift(departure) > -limits.fall_z:
             return None
         return self._tell(
             f"{departure.usual:.0%} of texts ended by themselves lately, up to step {step}; at the start it was {start:.0%}.",
@@ -159,14 +135,6 @@ class EosMissing(Rule[EosMissingParameters]):
             value=level,
             threshold=self.parameters.fall * before,
             unit="share of texts",
-            evidence={
-                "level": departure.level,
-                "before": before,
-                "expected": departure.expected,
-                "start": self.start.level,
-                "z": departure.z,
-                "window": self.detector.list_values(),
-                "limits": self.parameters.model_dump(),
-            },
+            evidence=self.describe(departure, before=before),
             first_step=first_step,
         )

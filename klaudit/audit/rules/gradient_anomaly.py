@@ -71,6 +71,7 @@ class GradientAnomaly(Rule[GradientAnomalyParameters]):
     version = 1
     severities = (Severity.WARNING, Severity.CRITICAL)
     parameters_model = GradientAnomalyParameters
+    needs = frozenset({GRAD_NORM})
 
     def __init__(self, run: Run, *, parameters: GradientAnomalyParameters, budgets: object = ()) -> None:
         super().__init__(run, parameters=parameters)

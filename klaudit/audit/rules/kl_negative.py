@@ -11,8 +11,8 @@ from klaudit.audit.change_watch import NOMINAL_BATCH, NOMINAL_LENGTH
 from klaudit.audit.episode import Episode, Judgement
 from klaudit.audit.observation import Observation, complete_reading
 from klaudit.audit.rule import Rule, RuleParameters
-from klaudit.detectors.baseline import MAD_TO_SD, RollingMedian
-from klaudit.records import UNIT_LABELS, Finding, KLReading, Run, Severity
+from klaudit.detectors.baseline import MAD_TO_SD, find_median
+from klaudit.records import UNIT_LABELS, Finding, KLReading, Run, Severity, StepRecord
 
 STEPS_KEPT = 20
 """Readings that the level is taken from, and that go with a finding."""
@@ -52,8 +52,7 @@ class _Watched:
     n_below: int = 0
     sum_below: float = 0.0
     values: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=STEPS_KEPT))
-    level: RollingMedian = field(default_factory=lambda: RollingMedian(STEPS_KEPT))
-    moves: RollingMedian = field(default_factory=lambda: RollingMedian(MOVES))
+    moves: deque[float] = field(default_factory=lambda: deque(maxlen=MOVES))
 
 
 class KLNegative(Rule[KLNegativeParameters]):
@@ -116,17 +115,24 @@ class KLNegative(Rule[KLNegativeParameters]):
                 continue
             self.has_reading = True
             judgement = None
-            if reading.series.estimator == "k1" or reading.value < 0:
-                judge = self._judge_k1 if reading.series.estimator == "k1" else self._judge_other
-                judgement = judge(watched, complete_reading(record, key=watched.key, run=self.run) or reading, step=record.step)
-            finding = watched.episode.observe(record, judgement)
-            if finding is not None:
-                yield finding
+            if reading.series.estimator == "k1":
+                judgement = self._judge_k1(watched, reading.value, record=record)
+            elif reading.value < 0:
+                judgement = self._judge_other(watched, self._complete(watched, record), step=record.step)
+            if judgement is not None or watched.episode.is_open:
+                finding = watched.episode.observe(record, judgement)
+                if finding is not None:
+                    yield finding
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""
         if not self.has_reading:
             yield "no finite reading of a reference KL of known estimator"
+
+    def _complete(self, watched: _Watched, record: StepRecord) -> KLReading:
+        reading = complete_reading(record, key=watched.key, run=self.run)
+        assert reading is not None
+        return reading
 
     def _judge_other(self, watched: _Watched, reading: KLReading, *, step: int) -> Judgement | None:
         value = reading.value or 0.0
@@ -144,17 +150,18 @@ class KLNegative(Rule[KLNegativeParameters]):
             evidence={"series": {"key": watched.key, "estimator": reading.series.estimator, "unit": reading.series.unit}, "kl": value},
         )
 
-    def _judge_k1(self, watched: _Watched, reading: KLReading, *, step: int) -> Judgement | None:
-        value = reading.value or 0.0
+    def _judge_k1(self, watched: _Watched, value: float, *, record: StepRecord) -> Judgement | None:
         if watched.values:
-            watched.moves.observe(abs(value - watched.values[-1][1]))
-        sd = self._find_sd(watched, reading)
-        watched.level.observe(value)
-        watched.values.append((step, value))
-        if sd <= 0 or len(watched.moves) < LEAST_MOVES:
+            watched.moves.append(abs(value - watched.values[-1][1]))
+        # Whatever the noise, a reading that is not below zero adds nothing to a sum of nothing.
+        is_needed = len(watched.moves) >= LEAST_MOVES and (value < 0 or watched.total > 0)
+        reading = self._complete(watched, record) if is_needed else None
+        sd = 0.0 if reading is None else self._find_sd(watched, reading)
+        watched.values.append((record.step, value))
+        if reading is None or sd <= 0:
             return None
         if watched.total <= 0:
-            watched.first_step = step
+            watched.first_step = record.step
             watched.n_below, watched.sum_below = 0, 0.0
         grown = watched.total + max(-CLIP, min(CLIP, -value / sd)) - self.parameters.allowance
         watched.total = max(0.0, min(MOST * self.parameters.limit, grown))
@@ -167,9 +174,9 @@ class KLNegative(Rule[KLNegativeParameters]):
     def _find_sd(self, watched: _Watched, reading: KLReading) -> float:
         """Of one k1 reading around its mean, in its unit."""
         length = (reading.mean_length or NOMINAL_LENGTH) if reading.series.unit == "nats_per_token" else 1.0
-        level = max((watched.level.find() or 0.0) * length, LEAST_KL)
+        level = max(find_median([value for _, value in watched.values]) * length, LEAST_KL)
         by_sampling = math.sqrt(2 * level / (reading.n_sequences or NOMINAL_BATCH)) / length
-        by_moves = MAD_TO_SD / math.sqrt(2) * (watched.moves.find() or 0.0) * (1 + EARLY / max(len(watched.moves), 1))
+        by_moves = MAD_TO_SD / math.sqrt(2) * find_median(list(watched.moves)) * (1 + EARLY / len(watched.moves))
         return max(by_sampling, by_moves)
 
     def _tell(self, watched: _Watched, reading: KLReading, *, sd: float) -> Judgement:

@@ -2,30 +2,29 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from pydantic import Field
 
+from klaudit.audit.departure_rule import DepartureParameters, DepartureRule
 from klaudit.audit.episode import Judgement
 from klaudit.audit.observation import Observation
-from klaudit.audit.rule import Rule, RuleParameters
 from klaudit.audit.rules.eos_missing import find_ended_share
-from klaudit.detectors.baseline import FirstValues, RollingMedian
-from klaudit.detectors.departure import Departure, DepartureDetector, Excursion
-from klaudit.records import Finding, Run, Severity
+from klaudit.detectors.baseline import FirstValues, find_median
+from klaudit.detectors.departure import Departure, Excursion
+from klaudit.records import Severity
 
 REMEDIES = {
     True: "Read the longest sampled texts and compare their scores with those of short ones. Penalise length, score texts that were cut as failed, or raise beta; check that the end-of-sequence token is learnt.",
     False: "Read the sampled texts: short ones may be refusals, or answers that skip the reasoning and still score. Check the reward on them, and that the end-of-sequence token is not rewarded by itself.",
 }
+LATEST = 5
+"""Shares of ended texts whose median is their level."""
 
 
-class LengthDriftParameters(RuleParameters):
+class LengthDriftParameters(DepartureParameters):
     """Parameters of KLA605."""
 
-    window: int = Field(default=30, ge=10, le=1000, description="values that tell what to expect")
-    delay: int = Field(default=10, ge=3, le=1000, description="values between that window and now, so that a change does not hide itself")
-    baseline_steps: int = Field(default=10, ge=3, le=1000, description="first values of a segment, whose median is where it started")
     longer: float = Field(default=1.5, gt=1, description="times the length before above which texts have grown, without unit")
     shorter: float = Field(default=0.5, gt=0, lt=1, description="times the length before below which texts have shrunk, without unit")
     critical_times: float = Field(default=3.0, gt=1, description="times longer or shorter than before from which a fast change is critical")
@@ -33,10 +32,9 @@ class LengthDriftParameters(RuleParameters):
     change_steps: int = Field(default=3, ge=1, le=1000, description="values in a row that make a fast change")
     more_cut: float = Field(default=0.3, gt=0, lt=1, description="by how much the share of texts that are cut must have grown to be told")
     correlation: float = Field(default=0.7, gt=0, lt=1, description="correlation of score and length over the window from which it is told")
-    quiet_steps: int = Field(default=5, ge=1, le=1_000_000, description="values back at the length before that end an episode")
 
 
-class LengthDrift(Rule[LengthDriftParameters]):
+class LengthDrift(DepartureRule[LengthDriftParameters]):
     """Sampled texts become much longer or shorter.
 
     What it checks:
@@ -76,91 +74,61 @@ class LengthDrift(Rule[LengthDriftParameters]):
     severities = (Severity.INFO, Severity.WARNING, Severity.CRITICAL)
     parameters_model = LengthDriftParameters
 
-    def __init__(self, run: Run, *, parameters: LengthDriftParameters, budgets: object = ()) -> None:
-        super().__init__(run, parameters=parameters)
-        self.fast = self.start_episode(series="response_length", subject="fast", quiet_steps=parameters.quiet_steps)
-        self.slow = self.start_episode(series="response_length", subject="slow", quiet_steps=parameters.quiet_steps)
-        self.n_values = 0
-        self.n_judged = 0
-        self.reset()
+    series = "response_length"
+    needs = frozenset({series})
+    absent = "no finite 'response_length' (tokens) is logged"
+    needed = "values of 'response_length' in one segment, and a start above 0 tokens"
 
     def reset(self) -> None:
         """See Rule."""
+        super().reset()
         limits = self.parameters
-        self.detector = DepartureDetector(window=limits.window, delay=limits.delay)
-        self.excursions = tuple(
-            Excursion(factor=factor, z=limits.change_z, steps=limits.change_steps) for factor in (limits.longer, limits.shorter)
-        )
-        self.start = FirstValues(limits.baseline_steps)
         self.ended_start = FirstValues(limits.baseline_steps)
-        self.ended = RollingMedian(5)
+        self.ended: deque[float] = deque(maxlen=LATEST)
         self.pairs: deque[tuple[float, float]] = deque(maxlen=limits.window + limits.delay)
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
-        """See Rule."""
-        length = observation.number("response_length")
-        if length is None:
-            return
-        self.n_values += 1
-        self._watch_witnesses(observation, length=length)
-        self.start.observe(length)
-        departure = self.detector.observe(length, position=observation.step)
-        if departure is None or not self.start.level or self.start.level < 0:
-            return
-        self.n_judged += 1
-        record = observation.record
-        for episode, judgement in (
-            (self.fast, self._judge_fast(departure, step=record.step)),
-            (self.slow, self._judge_slow(departure, step=record.step)),
-        ):
-            finding = episode.observe(record, judgement)
-            if finding is not None:
-                yield finding
+    def list_excursions(self) -> Sequence[Excursion]:
+        """See DepartureRule."""
+        limits = self.parameters
+        return [Excursion(factor=one, z=limits.change_z, steps=limits.change_steps) for one in (limits.longer, limits.shorter)]
 
-    def explain_silence(self) -> Iterator[str]:
-        """See Rule."""
-        if not self.n_values:
-            yield "no finite 'response_length' (tokens) is logged"
-        elif not self.n_judged:
-            yield f"needs {self.parameters.delay + 10} values of 'response_length' in one segment, and a start above 0 tokens"
-
-    def _watch_witnesses(self, observation: Observation, *, length: float) -> None:
+    def watch_witnesses(self, observation: Observation, value: float) -> None:
+        """See DepartureRule."""
         ended, score = find_ended_share(observation), observation.number("score")
         if ended is not None:
             self.ended_start.observe(ended)
-            self.ended.observe(ended)
+            self.ended.append(ended)
         if score is not None:
-            self.pairs.append((score, length))
+            self.pairs.append((score, value))
 
     def _find_more_cut(self) -> float | None:
         """By how much the share of cut texts has grown since the start, where that is much."""
-        start, level = self.ended_start.level, self.ended.find()
-        if start is None or level is None or start - level <= self.parameters.more_cut:
-            return None
-        return start - level
+        start = self.ended_start.level
+        more_cut = 0.0 if start is None else start - find_median(list(self.ended))
+        return more_cut if more_cut > self.parameters.more_cut else None
 
-    def _judge_fast(self, departure: Departure, *, step: int) -> Judgement | None:
-        gone = [one for one in self.excursions if one.observe(departure, position=step)]
-        if not gone or not gone[0].before:
+    def judge_fast(self, departure: Departure, excursion: Excursion, *, before: float, step: int) -> Judgement | None:
+        """See DepartureRule."""
+        if not before:
             return None
-        before, times = gone[0].before, self.parameters.critical_times
+        times = self.parameters.critical_times
         is_critical = not before / times <= departure.level <= before * times
         return self._tell(
             Severity.CRITICAL if is_critical else Severity.WARNING,
-            f"Texts {'grew' if gone[0].factor > 1 else 'shrank'} to {departure.level:.3g} tokens at step {step}, "
+            f"Texts {'grew' if excursion.factor > 1 else 'shrank'} to {departure.level:.3g} tokens at step {step}, "
             f"{departure.level / before:.2g} times the {before:.3g} tokens that the steps before led to expect",
             departure=departure,
             level=departure.level,
             before=before,
-            first_step=int(gone[0].since),
+            first_step=int(excursion.since),
         )
 
-    def _judge_slow(self, departure: Departure, *, step: int) -> Judgement | None:
-        limits, start, usual = self.parameters, self.start.level, departure.usual
-        assert start is not None
+    def judge_slow(self, departure: Departure, *, start: float, step: int) -> Judgement | None:
+        """See DepartureRule."""
+        limits, usual = self.parameters, departure.usual
         if limits.shorter * start <= usual <= limits.longer * start or (self.fast.is_open and not self.slow.is_open):
             return None
-        if abs(self.detector.score_drift(departure, start=start, n=limits.baseline_steps)) < limits.change_z:
+        if abs(self.watch.score_drift(departure)) < limits.change_z:
             return None
         return self._tell(
             Severity.INFO if usual < start or self._find_more_cut() is None else Severity.WARNING,
@@ -188,17 +156,7 @@ class LengthDrift(Rule[LengthDriftParameters]):
             value=level,
             threshold=(limits.longer if grew else limits.shorter) * before,
             unit="tokens",
-            evidence={
-                "level": departure.level,
-                "before": before,
-                "expected": departure.expected,
-                "start": self.start.level,
-                "z": departure.z,
-                "more_cut": more_cut,
-                "correlation": correlation,
-                "window": self.detector.list_values(),
-                "limits": limits.model_dump(),
-            },
+            evidence=self.describe(departure, before=before, more_cut=more_cut, correlation=correlation),
             first_step=first_step,
         )
 

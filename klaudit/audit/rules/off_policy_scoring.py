@@ -138,6 +138,7 @@ class OffPolicyScoring(Rule[OffPolicyScoringParameters]):
     def __init__(self, run: Run, *, parameters: OffPolicyScoringParameters, budgets: object = ()) -> None:
         super().__init__(run, parameters=parameters)
         self.pair = find_pair(run)
+        self.needs = frozenset(METRICS) if self.pair is None else None
         names = (*METRICS, *(() if self.pair is None else (IN_READINGS,)))
         self.episodes_by_name = {name: self.start_episode(series=name, quiet_steps=parameters.quiet_steps) for name in names}
         self.n_judged = 0

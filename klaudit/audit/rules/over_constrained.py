@@ -11,7 +11,7 @@ from klaudit.audit.episode import Judgement
 from klaudit.audit.observation import Observation
 from klaudit.audit.rule import Rule, RuleParameters
 from klaudit.detectors.slope import SlopeTest
-from klaudit.frontier.point import keep_number, read_d
+from klaudit.frontier.point import keep_number
 from klaudit.records import Finding, KLBudget, Run, Severity
 
 SPREADS = ("score_std", "reward_std")
@@ -25,7 +25,7 @@ class OverConstrainedParameters(RuleParameters):
     """Parameters of KLA608."""
 
     steps: int = Field(default=50, ge=8, le=100_000, description="steps over which KL and score are averaged")
-    least_d: float = Field(default=0.1, gt=0, description="d in sqrt(nats) under which a policy is pinned to its reference")
+    least_d: float = Field(default=0.1, gt=0, le=1e6, description="d in sqrt(nats) under which a policy is pinned to its reference")
     budget_share: float = Field(default=0.05, gt=0, lt=1, description="share of a budget under which it is, where that is more")
     rising_t: float = Field(default=3.0, gt=0, description="standard errors from which the score counts as rising")
     quiet_steps: int = Field(default=10, ge=1, le=1_000_000, description="steps without it that end an episode")
@@ -112,7 +112,7 @@ class OverConstrained(Rule[OverConstrainedParameters]):
 
     def observe(self, observation: Observation) -> Iterator[Finding]:
         """See Rule."""
-        d, score = read_d(observation.governing), keep_number(observation.record.score)
+        d, score = observation.d, keep_number(observation.record.score)
         beta = self.run.beta if observation.record.beta is None else observation.number("beta")
         if d is None or score is None or beta is None or beta <= 0 or observation.record.metrics.get("learning_rate") == 0:
             return
@@ -120,7 +120,10 @@ class OverConstrained(Rule[OverConstrainedParameters]):
         self._push(observation, d * d)
         if len(self._steps) < self.parameters.steps:
             return
-        finding = self.episode.observe(observation.record, self._judge(observation, beta=beta))
+        judgement = self._judge(observation, beta=beta)
+        if judgement is None and not self.episode.is_open:
+            return
+        finding = self.episode.observe(observation.record, judgement)
         if finding is not None:
             yield finding
 
@@ -132,7 +135,10 @@ class OverConstrained(Rule[OverConstrainedParameters]):
             )
 
     def _push(self, observation: Observation, kl: float) -> None:
-        spread = next((one for name in SPREADS if (one := keep_number(observation.record.metrics.get(name))) is not None), None)
+        spread = None
+        for name in SPREADS:
+            if spread is None:
+                spread = keep_number(observation.record.metrics.get(name))
         self._is_measured = spread is not None
         variance = spread**2 if spread is not None else 0.0
         if len(self._steps) == self.parameters.steps:
@@ -168,6 +174,8 @@ class OverConstrained(Rule[OverConstrainedParameters]):
     def _find_room(self, observation: Observation) -> tuple[float, float]:
         """KL that the least budget allows, and KL under which the policy is pinned; both in nats per sequence."""
         least = self.parameters.least_d**2
+        if not self.levels:
+            return UNBUDGETED_KL, least
         length = None if observation.governing is None else observation.governing.mean_length
         factors = {"nats_per_sequence": 1.0, "nats_per_token": length}
         limits = [one.limit * factor for one in self.levels if (factor := factors[one.unit]) is not None]

@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from pydantic import Field
@@ -12,11 +13,14 @@ from klaudit.audit.episode import Judgement
 from klaudit.audit.observation import Observation
 from klaudit.audit.reward_watch import RunningMean
 from klaudit.audit.rule import Rule, RuleParameters
-from klaudit.frontier import FORMS, Fit, Interval, Moments, find_peak, fit_form, keep_number, read_d
+from klaudit.frontier import FORMS, Fit, Interval, Moments, find_peak, fit_form, keep_number
 from klaudit.records import Finding, Run, Severity
 
 N_KEPT = 64
 """Blocks that are kept as evidence."""
+
+MOST_UNSUMMED = 32
+"""Blocks that wait for their sums to be taken at once, which costs hardly more than those of one."""
 
 FIRST_LOOK = 0.8
 """Share of fall_z, in standard errors of independent points, by which the last block lies under the best one before anything is fitted."""
@@ -91,6 +95,7 @@ class Overoptimization(Rule[OveroptimizationParameters]):
     def reset(self) -> None:
         """See Rule."""
         self._moments = Moments()
+        self._unsummed: list[tuple[tuple[float, ...], tuple[float, ...]]] = []
         self._distance = RunningMean()
         self._points: list[tuple[float, float]] = []
         self._blocks: deque[Block] = deque(maxlen=N_KEPT)
@@ -102,7 +107,7 @@ class Overoptimization(Rule[OveroptimizationParameters]):
     def observe(self, observation: Observation) -> Iterator[Finding]:
         """See Rule."""
         heldout = keep_number(observation.record.metrics.get("heldout_score"))
-        d = read_d(observation.governing)
+        d = observation.d
         if d is not None:
             self._distance.add(d)
         if heldout is None or not self._distance.n:
@@ -125,7 +130,9 @@ class Overoptimization(Rule[OveroptimizationParameters]):
     def _close_block(self, step: int) -> Block:
         distances, scores = zip(*self._points, strict=True)
         self._points.clear()
-        self._moments.add(distances, scores)
+        self._unsummed.append((distances, scores))
+        if len(self._unsummed) >= MOST_UNSUMMED:
+            self._sum_up()
         n = len(scores)
         block = Block(step, sum(distances) / n, sum(scores) / n)
         self._within += sum((score - block.heldout) ** 2 for score in scores)
@@ -159,7 +166,14 @@ class Overoptimization(Rule[OveroptimizationParameters]):
         """Standard error of the difference of two blocks, in reward."""
         return fit.residual_sd * math.sqrt(2 * (1 + fit.memory) / ((1 - fit.memory) * self.parameters.block))
 
+    def _sum_up(self) -> None:
+        if self._unsummed:
+            distances, scores = (list(chain.from_iterable(one)) for one in zip(*self._unsummed, strict=True))
+            self._unsummed.clear()
+            self._moments.add(distances, scores)
+
     def _fit_better(self) -> Fit | None:
+        self._sum_up()
         fits = [fit for form in FORMS if isinstance(fit := fit_form(self._moments, form), Fit)]
         return min(fits, key=lambda one: one.residual_sd**2 * (1 - one.memory**2), default=None)
 

@@ -58,6 +58,7 @@ class RatioOutOfBand(Rule[RatioOutOfBandParameters]):
     version = 1
     severities = (Severity.CRITICAL,)
     parameters_model = RatioOutOfBandParameters
+    needs = frozenset({RATIO, *MOST_RATIOS})
 
     def __init__(self, run: Run, *, parameters: RatioOutOfBandParameters, budgets: object = ()) -> None:
         super().__init__(run, parameters=parameters)

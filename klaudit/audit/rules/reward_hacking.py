@@ -11,7 +11,7 @@ from klaudit.audit.episode import Judgement
 from klaudit.audit.observation import Observation
 from klaudit.audit.reward_watch import ComponentWatch, Efficiency, EfficiencyWatch, HeldoutWatch, Parting, Point
 from klaudit.audit.rule import Rule, RuleParameters
-from klaudit.frontier.point import keep_number, read_d
+from klaudit.frontier.point import keep_number
 from klaudit.records import Finding, Run, Severity
 
 MOST_FIRST_STEPS = 1_000
@@ -239,11 +239,10 @@ def _judge_efficiency(spent: Efficiency, *, share: float) -> Judgement:
 
 def _read_any_d(observation: Observation) -> float | None:
     """Of a sequence, else of a token: only the direction of d is asked for here."""
-    reading = observation.governing
-    if reading is None:
-        return None
-    d, value = read_d(reading), keep_number(reading.value)
-    return d if d is not None or value is None else math.sqrt(max(value, 0.0))
+    if observation.d is not None or observation.governing is None:
+        return observation.d
+    value = keep_number(observation.governing.value)
+    return None if value is None else math.sqrt(max(value, 0.0))
 
 
 def _tabulate(points: list[Point]) -> dict[str, Any]:

@@ -97,6 +97,7 @@ class RewardIdentity(Rule[RewardIdentityParameters]):
     version = 1
     severities = (Severity.WARNING, Severity.CRITICAL)
     parameters_model = RewardIdentityParameters
+    needs = frozenset({"kl_penalty"})
 
     def __init__(self, run: Run, *, parameters: RewardIdentityParameters, budgets: object = ()) -> None:
         super().__init__(run, parameters=parameters)

@@ -116,6 +116,7 @@ class RolloutMismatch(Rule[RolloutMismatchParameters]):
         self.key = find_mismatch_series(run.series)
         self.kl_band = find_kl_band(parameters, is_stale=includes_staleness(run))
         self.bands = list_bands(parameters)
+        self.needs = frozenset(self.bands) if self.key is None else None
         self.episode = self.start_episode(series=self.key, quiet_steps=parameters.quiet_steps)
         self.n_readings = 0
         self.reset()

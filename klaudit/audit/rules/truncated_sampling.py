@@ -66,6 +66,7 @@ class TruncatedSampling(Rule[TruncatedSamplingParameters]):
         self.by_arguments = self.start_episode(series=None, subject="arguments", quiet_steps=1)
         self.by_weights = self.start_episode(series=None, subject="weights", quiet_steps=parameters.steps)
         self.is_per_token = not _weighs_sequences(run.config)
+        self.needs = None if self.cuts else frozenset(MEAN_WEIGHTS)
         self.is_told = False
         self.n_weights = 0
         self.reset()

@@ -7,6 +7,7 @@ import pytest
 
 from klaudit.audit.observation import Observation, complete_reading, list_wild, name_non_finite
 from klaudit.audit.rule import Rule
+from klaudit.frontier.point import read_d
 from klaudit.records import PRIMARY, Finding, Run, StepRecord
 
 
@@ -24,6 +25,7 @@ def judge_alone() -> Callable[..., list[Finding]]:
                 record=step,
                 governing=governing if governing is not None and governing.value is not None else None,
                 non_finite=name_non_finite(step, names=list_wild(step), first=PRIMARY),
+                d=read_d(governing),
             )
             found |= {finding.id: finding for finding in rule.observe(observation)}
         return list(found.values())

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from numpy.random import Generator
 
 from klaudit.audit.observation import Observation
+from klaudit.frontier.point import read_d
 from klaudit.records import KLReading, StepRecord
 from tests.audit.conftest import FULL, NOW
 
@@ -73,4 +74,4 @@ def draw_run(seed: int, *, hacks: bool, most_noise: float = 0.15) -> RewardedRun
 def make_observation(step: int, score: float, heldout: float, kl: float) -> Observation:
     metrics = {"score_std": 0.3, "heldout_score": heldout}
     record = StepRecord(step, KLReading(FULL, kl), NOW, beta=0.05, score=score, metrics=metrics)
-    return Observation(record=record, governing=record.kl, non_finite={})
+    return Observation(record=record, governing=record.kl, non_finite={}, d=read_d(record.kl))

@@ -8,6 +8,7 @@ from klaudit.audit import audit_run
 from klaudit.audit.observation import Observation
 from klaudit.audit.rules.overoptimization import Overoptimization, OveroptimizationParameters
 from klaudit.frontier import read_points, study_frontier
+from klaudit.frontier.point import read_d
 from klaudit.records import Finding, KLSeries, Run, StepRecord
 from tests.audit.rules.rewarded_runs import draw_run
 
@@ -20,7 +21,7 @@ def find_past_peak(run: Run, steps: Iterable[StepRecord]) -> list[Finding]:
 
 
 def observe(record: StepRecord) -> Observation:
-    return Observation(record=record, governing=record.kl, non_finite={})
+    return Observation(record=record, governing=record.kl, non_finite={}, d=read_d(record.kl))
 
 
 def drift_past_peak(build_step: BuildStep, *, n: int = 80, reach: float = 6.0) -> list[StepRecord]:
