@@ -13,7 +13,7 @@ from typing import Any, Literal
 import plotly.graph_objects as go
 
 from klaudit.records import PRIMARY
-from klaudit.report.views import NOT_MEASURED, Curve, DriftPoint, DriftView, Gap, Marker, RunView, format_number
+from klaudit.report.views import NOT_MEASURED, Curve, Gap, Marker, RunView, format_number
 
 BLUE, VERMILION, GREEN, AMBER, PURPLE, GREY = "#2f7fb5", "#d4542a", "#1d9a78", "#d9961a", "#9a6fb0", "#8a979e"
 BAND = "rgba(47, 127, 181, 0.20)"
@@ -87,25 +87,6 @@ def draw_curves(curves: Sequence[Curve], *, height: int = 260) -> go.Figure:
     return label_steps(figure, " ".join(one.key for one in curves))
 
 
-def draw_drift(view: DriftView, *, estimator: str, slice: str | None = None) -> go.Figure:
-    """Measured drift of the checkpoints with 95% intervals, beside the KL logged one step later."""
-    figure = open_figure(height=430)
-    points = [one for one in view.select(estimator, slice=slice) if one.step is not None]
-    logged = view.logged
-    if logged is not None and points and (logged.estimator, logged.unit) == (estimator, points[0].unit):
-        figure.add_traces([*trace_band(logged), *trace_curve(logged, BLUE, "solid")])
-    else:
-        figure.add_trace(trace_logged(points))
-    figure.add_trace(trace_intervals(points, view.interval))
-    top = max([one.high for one in points if math.isfinite(one.high)] + finite(logged.values if logged else ()), default=0.0)
-    for label, limit, unit in view.budgets:
-        if points and points[0].unit == unit:
-            draw_limit(figure, limit, f"budget: {label}", top=top * REACH)
-    figure.update_xaxes(title_text="updates done (checkpoint step)")
-    figure.update_yaxes(title_text=points[0].label if points else "", rangemode="tozero")
-    return figure
-
-
 def list_same_kls(view: RunView) -> list[Curve]:
     """KLs that are drawn beside the governing one: of the same two models and in the same unit, by other estimators or on other samples."""
     main = view.governing
@@ -156,11 +137,6 @@ def describe_curve(curve: Curve) -> str:
     step, last = curve.last
     lowest, highest = format_number(min(values)), format_number(max(values))
     return f"{curve.label}: from {lowest} to {highest} {curve.unit}, {format_number(last)} at step {step}. {curve.statement}."
-
-
-def describe_drift(points: Sequence[DriftPoint]) -> str:
-    """Measurements in words, for those who cannot see them."""
-    return "Drift of checkpoints. " + "; ".join(f"step {one.step}: {one.text}" for one in points)
 
 
 def open_figure(*, height: int, has_legend: bool = True) -> go.Figure:
@@ -325,43 +301,6 @@ def describe_marker(marker: Marker) -> str:
     """Hover text of a finding; what comes from outside is escaped, because Plotly reads a little HTML."""
     head = f"<b>{html.escape(marker.code)} {html.escape(marker.rule)}</b>, {marker.severity}, step {marker.step}"
     return "<br>".join([head, *map(html.escape, textwrap.wrap(marker.message, 60))])
-
-
-def trace_logged(points: Sequence[DriftPoint]) -> go.Scatter:
-    """What the trainer logged of the same policies, where it cannot be drawn as a curve."""
-    pairs = [(one.step, one.logged) for one in points if one.logged is not None]
-    return go.Scatter(
-        x=[step for step, _ in pairs],
-        y=[math.nan if one.value is None else one.value for _, one in pairs],
-        text=[f"logged at step {one.logged_step}: {one.text}" for _, one in pairs],
-        name=f"logged {pairs[0][1].label}" if pairs else "logged KL",
-        mode="lines+markers",
-        line={"color": BLUE},
-        marker={"symbol": "circle-open", "size": 9},
-        hovertemplate="%{text}<extra></extra>",
-    )
-
-
-def trace_intervals(points: Sequence[DriftPoint], interval: str) -> go.Scatter:
-    """Measured drift with its error bars."""
-    return go.Scatter(
-        x=[one.step for one in points],
-        y=[one.value for one in points],
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [one.high - one.value for one in points],
-            "arrayminus": [one.value - one.low for one in points],
-            "thickness": 2,
-            "width": 7,
-            "color": VERMILION,
-        },
-        text=[f"<b>{html.escape(one.checkpoint)}</b><br>{one.text}<br>{one.n_sequences:,} sequences" for one in points],
-        name=f"Measured, {interval}",
-        mode="markers",
-        marker={"symbol": "diamond", "size": 11, "color": VERMILION},
-        hovertemplate="%{text}<extra></extra>",
-    )
 
 
 def draw_limit(figure: go.Figure, limit: float, label: str, *, top: float, side: Literal["left", "right"] = "left") -> None:

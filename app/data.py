@@ -10,7 +10,12 @@ import streamlit as st
 
 from klaudit.config import read_settings
 from klaudit.records import Run
+from klaudit.records.drift_shard import Sampler
 from klaudit.report.views import CaptureView, DriftView, RunLedger, RunsView, RunView, SampleView, WaitingSteps
+from klaudit.report.views.drift_completion import CompletionPair
+from klaudit.report.views.drift_location import LocationView
+from klaudit.report.views.drift_matrix import MatrixView
+from klaudit.report.views.drift_profile import CheckpointProfile
 from klaudit.report.views.finding import FindingsView, JudgedView
 from klaudit.report.views.frontier import FrontierView
 from klaudit.workflows.pages import Pages, RunState, open_pages
@@ -77,6 +82,30 @@ def show_capture(url: str, state: RunState) -> CaptureView:
 def show_drift(url: str, state: RunState) -> DriftView:
     """The measured drift of one run's checkpoints."""
     return connect(url).show_drift(state.run_id)
+
+
+@st.cache_data(ttl=TTL, max_entries=N_VIEWS, show_spinner=False)
+def show_profiles(url: str, state: RunState) -> tuple[CheckpointProfile, ...]:
+    """What is measured of one run's checkpoints beside their KL."""
+    return connect(url).show_profiles(state.run_id)
+
+
+@st.cache_data(ttl=TTL, max_entries=N_VIEWS, show_spinner=False)
+def show_matrix(url: str, state: RunState) -> MatrixView | None:
+    """KL between every two checkpoints of one run."""
+    return connect(url).show_matrix(state.run_id)
+
+
+@st.cache_data(ttl=timedelta(hours=1), max_entries=16, show_spinner="Reading the completions")
+def show_location(url: str, keys: tuple[str, ...], sampler: Sampler) -> LocationView | None:
+    """Where the drift of one checkpoint is; a shard never changes under its key."""
+    return connect(url).show_location(keys, sampler=sampler)
+
+
+@st.cache_data(ttl=timedelta(hours=1), max_entries=N_VIEWS, show_spinner=False)
+def show_completions(url: str, keys: tuple[str, ...], prompt_index: int) -> tuple[CompletionPair, ...]:
+    """What both models wrote on one prompt."""
+    return connect(url).show_completions(keys, prompt_index=prompt_index)
 
 
 @st.cache_data(ttl=TTL, max_entries=N_VIEWS, show_spinner=False)

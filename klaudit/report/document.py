@@ -10,6 +10,7 @@ from klaudit.records import Checkpoint, DriftMeasurement, Finding, KLBudget, Run
 from klaudit.records.non_finite import decode_float
 from klaudit.report.verdict import LIMITS, describe_run, list_not_measured, state_headline, state_measured
 from klaudit.report.views import DriftView, RunView, SampleView, format_count, view_drift, view_run, view_sample
+from klaudit.report.views.drift_profile import CheckpointProfile
 
 SCHEMA_VERSION = 1
 MAX_POINTS = 600
@@ -42,6 +43,8 @@ class Report:
     not_measured: tuple[str, ...]
     limits: tuple[str, ...]
     drift: DriftView
+    profiles: tuple[CheckpointProfile, ...]
+    """Slices, retention, weights and check of the sampling of the measured checkpoints; without the keys of their completions."""
     checkpoints: tuple[Checkpoint, ...]
     samples: tuple[SampleView, ...]
     samples_statement: str
@@ -56,6 +59,7 @@ def build_report(
     budgets: Sequence[KLBudget] = (),
     checkpoints: Sequence[Checkpoint] = (),
     drift: Sequence[DriftMeasurement] = (),
+    profiles: Sequence[CheckpointProfile] = (),
     samples: Sequence[TextSample] = (),
     generated_at: datetime,
     klaudit_version: str,
@@ -63,7 +67,7 @@ def build_report(
     """Gather what a report says.
 
     Args:
-        audit: what `klaudit audit --json` prints (DESIGN 6.1).
+        audit: what `klaudit audit --json` prints.
         generated_at: with time zone.
     """
     findings = tuple(read_finding(one, run_id=run.id) for one in audit.get("findings", ()))
@@ -84,6 +88,7 @@ def build_report(
         not_measured=list_not_measured(audit, view),
         limits=LIMITS,
         drift=view_drift(run, measurements=drift, steps=steps, budgets=budgets, max_points=MAX_POINTS),
+        profiles=tuple(replace(one, shards=()) for one in profiles),
         checkpoints=tuple(sorted(checkpoints, key=lambda one: (one.segment, one.step, one.path))),
         samples=tuple(shorten_sample(one) for one in chosen),
         samples_statement=f"showing {len(chosen)} of {format_count(len(samples), 'sampled text')}",

@@ -12,6 +12,8 @@ from klaudit.report.json import render_json, to_plain
 from klaudit.report.svg import Chart, draw_chart
 from klaudit.report.verdict import REASONS, name_rule
 from klaudit.report.views import Curve, DriftPoint, Marker, RunView, format_number, format_percent
+from klaudit.report.views.drift import DIRECTIONS
+from klaudit.report.views.drift_profile import tell_interval
 from klaudit.report.views.evidence import EvidenceChart, draw_evidence
 from klaudit.report.views.fact import list_facts
 
@@ -42,6 +44,8 @@ def render_html(report: Report) -> str:
         report=report,
         numbers=numbers,
         reasons=REASONS,
+        directions=DIRECTIONS,
+        tell=tell_interval,
         units=UNIT_LABELS,
         name_rule=name_rule,
         verdict_word=VERDICT_WORDS.get(report.verdict, report.verdict),
@@ -91,7 +95,7 @@ def draw_kl_chart(report: Report, markers: tuple[tuple[int, Marker], ...]) -> Ch
 
 def draw_drift_chart(report: Report) -> Chart | None:
     """Measured KL of the checkpoints over all prompts, beside the logged KL where that has the same unit."""
-    points = tuple(one for one in report.drift.points if one.slice is None and one.step is not None)
+    points = tuple(one for one in report.drift.points if (one.slice, one.direction) == (None, "reverse") and one.step is not None)
     if not points:
         return None
     unit = points[0].unit
@@ -130,10 +134,10 @@ def to_chart(evidence: EvidenceChart, marker: tuple[int, Marker]) -> Chart:
 
 
 def list_drift_rows(points: Sequence[DriftPoint]) -> list[dict[str, DriftPoint]]:
-    """One row for each checkpoint and slice: its measurements by estimator, the best first."""
+    """One row for each checkpoint, direction and slice: its measurements by estimator, the best first."""
     rows: dict[tuple[object, ...], dict[str, DriftPoint]] = {}
     for one in points:
-        rows.setdefault((one.step, one.checkpoint, one.slice), {}).setdefault(one.estimator, one)
+        rows.setdefault((one.step, one.checkpoint, one.direction, one.slice), {}).setdefault(one.estimator, one)
     return list(rows.values())
 
 

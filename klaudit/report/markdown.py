@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from klaudit.report.document import Report
 from klaudit.report.verdict import name_rule
 from klaudit.report.views import DriftPoint
+from klaudit.report.views.drift_profile import CheckpointProfile, tell_interval
 
 MAX_FINDINGS = 10
+MAX_SLICES = 3
 
 MARKUP = re.compile(r"([\\`*_{}\[\]<>()#|~!$&])")
 CONTROL = re.compile("[\x00-\x1f\x7f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069]+")
@@ -55,11 +57,35 @@ def list_findings(report: Report) -> list[str]:
 
 def list_drift(report: Report) -> list[str]:
     """A table of the checkpoints, all prompts, full KL where it was measured."""
-    points = report.drift.select("full") or tuple(one for one in report.drift.points if one.slice is None)
+    points = report.drift.select("full") or tuple(one for one in report.drift.points if (one.slice, one.direction) == (None, "reverse"))
     if not points:
         return ["### Drift of the checkpoints", "", "Not measured.", ""]
     table = to_table(("checkpoint at step", "measured, 95% interval", "logged one step later"), [to_drift_row(one) for one in points])
-    return ["### Drift of the checkpoints", "", escape(points[0].label) + " over a fixed set of prompts.", "", *table]
+    head = ["### Drift of the checkpoints", "", escape(points[0].label) + " over a fixed set of prompts.", ""]
+    return [*head, *table, *list_profiles(report)]
+
+
+def list_profiles(report: Report) -> list[str]:
+    """A table of what was measured beside the KL."""
+    if not report.profiles:
+        return []
+    head = ("checkpoint at step", "ratio check (must be 1)", "perplexity", "slices, times the KL per token of the rest")
+    return to_table(head, [to_profile_row(one) for one in report.profiles])
+
+
+def to_profile_row(profile: CheckpointProfile) -> tuple[str, ...]:
+    """One checkpoint."""
+    kept, ratio = profile.retention, profile.ratio
+    retention = "not measured" if kept is None else f"{tell_interval(kept.policy)}, reference {tell_interval(kept.reference)}"
+    slices = [
+        f"{one.slice} {tell_interval(one.ratio)}, {one.p_text}{', beyond noise' * one.is_told}" for one in profile.slices[:MAX_SLICES]
+    ]
+    return (
+        "none" if profile.step is None else str(profile.step),
+        escape(ratio.text if ratio.is_right else f"{ratio.text}, {ratio.word}"),
+        escape(retention),
+        escape("; ".join(slices) or "the prompts have none"),
+    )
 
 
 def to_drift_row(point: DriftPoint) -> tuple[str, str, str]:

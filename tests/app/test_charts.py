@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import pytest
 
 import charts
-from klaudit.report.views import NOT_MEASURED, BudgetUse, Curve, DriftPoint, DriftView, Gap, LoggedKL, Marker, RunView
+from klaudit.report.views import NOT_MEASURED, BudgetUse, Curve, Gap, Marker, RunView
 
 LABEL = "KL to reference (full, nats/sequence)"
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -209,61 +209,6 @@ def test_a_constant_is_drawn_between_zero_and_twice_its_value(value: float, show
 
 def test_a_curve_in_words_has_its_range_last_value_and_unit() -> None:
     assert charts.describe_curve(make_curve()) == f"{LABEL}: from 1 to 4 nats/sequence, 4 at step 6. showing all 6 points."
-
-
-def make_point(step: int, value: float, *, logged: LoggedKL | None = None, estimator: str = "full") -> DriftPoint:
-    label = f"KL to reference ({estimator}, nats/sequence)"
-    return DriftPoint(
-        f"checkpoint-{step}{HOSTILE}",
-        step,
-        None,
-        estimator,
-        label,
-        "nats/sequence",
-        value,
-        value - 0.25,
-        value + 0.5,
-        64,
-        20.0,
-        f"{value}",
-        logged,
-    )
-
-
-def make_drift(*points: DriftPoint, logged: Curve | None = None) -> DriftView:
-    budgets = (("5 nats/sequence, checkpoint", 5.0, "nats/sequence"),)
-    return DriftView("r1", "base", None, "", points, logged, "95% interval over prompts", budgets, {})
-
-
-def test_drift_has_both_halves_of_its_interval_and_the_estimator_on_the_axis() -> None:
-    figure = charts.draw_drift(make_drift(make_point(2, 2.0), make_point(6, 4.0)), estimator="full")
-
-    measured = find_trace(figure, "Measured, 95% interval over prompts")
-    assert (list(measured["x"]), list(measured["y"])) == ([2, 6], [2.0, 4.0])
-    assert (list(measured["error_y"]["array"]), list(measured["error_y"]["arrayminus"])) == ([0.5, 0.5], [0.25, 0.25])
-    assert figure.to_dict()["layout"]["yaxis"]["title"]["text"] == LABEL
-    assert "<img" not in "".join(measured["text"])
-    assert [one["y0"] for one in find_shapes(figure, "line")] == [5.0]
-
-
-def test_drift_stands_beside_the_logged_curve_of_the_same_estimator() -> None:
-    figure = charts.draw_drift(make_drift(make_point(2, 2.0), logged=make_curve(label=f"logged {LABEL}")), estimator="full")
-
-    assert list(find_trace(figure, f"Logged {LABEL}")["y"][:2]) == [1.0, 2.0]
-
-
-def test_drift_by_another_estimator_stands_beside_what_was_logged_by_that_one() -> None:
-    logged = LoggedKL(3, 1.5, None, "k1", "KL to reference (k1, nats/sequence)", "nats/sequence", "1.5 nats/sequence")
-    figure = charts.draw_drift(make_drift(make_point(2, 2.0, logged=logged, estimator="k1"), logged=make_curve()), estimator="k1")
-
-    trace = find_trace(figure, "logged KL to reference (k1, nats/sequence)")
-    assert (list(trace["x"]), list(trace["y"])) == ([2], [1.5])
-    assert trace["text"][0] == "logged at step 3: 1.5 nats/sequence"
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_drift_that_is_no_finite_number_still_draws(value: float) -> None:
-    assert find_trace(charts.draw_drift(make_drift(make_point(2, value)), estimator="full"), "Measured, 95% interval over prompts")
 
 
 def make_probe(key: str = "kl_probe", *, value_at: tuple[int, ...] = (1, 5)) -> Curve:

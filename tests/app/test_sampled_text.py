@@ -4,6 +4,7 @@ import pytest
 
 import sampled_text
 from klaudit.report.views import SampleView, TokenView
+from klaudit.report.views.drift_completion import CompletionView, MeasuredToken
 
 HOSTILE = '<img src="http://203.0.113.9/y.png" onerror="alert(1)">'
 
@@ -61,3 +62,28 @@ def test_the_legend_names_the_edges_of_every_level() -> None:
 @pytest.mark.parametrize(("text", "shown"), [("a\nb", "a⏎\nb"), ("a\u202eb", "a·b"), ("a\x00b", "a·b"), ("日本\tñ", "日本\tñ")])
 def test_characters_that_would_change_the_text_around_them_are_made_visible(text: str, shown: str) -> None:
     assert sampled_text.reveal(text) == shown
+
+
+def make_completion(*tokens: MeasuredToken) -> CompletionView:
+    return CompletionView("policy", 0, tokens, 1.0, len(tokens), "")
+
+
+def test_a_hostile_token_of_a_measured_completion_is_text_and_so_is_what_is_said_of_it() -> None:
+    page = read(sampled_text.draw_completion(make_completion(MeasuredToken(HOSTILE, 0.3, 1, f"{HOSTILE!r}: 0.3 nats"))))
+
+    assert [tag for tag, _ in page.found] == ["div", "span"]
+    assert set(page.found[1][1]) == {"data-told", "style"}
+    assert page.found[1][1]["data-told"] == f"{HOSTILE!r}: 0.3 nats"
+    assert page.text == HOSTILE
+
+
+@pytest.mark.parametrize(("text", "shown"), [("  ", "␣␣"), (" film", " film"), ("\t", "⇥\t"), ("\n\n", "⏎\n⏎\n"), ("", "")])
+def test_spaces_of_a_measured_completion_are_seen(text: str, shown: str) -> None:
+    assert read(sampled_text.draw_completion(make_completion(MeasuredToken(text, 0.0, 0, "")))).text == shown
+
+
+def test_a_hostile_prompt_is_text() -> None:
+    page = read(sampled_text.draw_prompt(f"{HOSTILE}\nnext"))
+
+    assert [tag for tag, _ in page.found] == ["div"]
+    assert page.text == f"{HOSTILE}⏎\nnext"

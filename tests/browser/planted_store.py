@@ -28,7 +28,9 @@ from klaudit.records import (
 from klaudit.records.run import RunStatus
 from klaudit.records.session import Session
 from klaudit.store import Store, open_store
-from klaudit.store.journal import Journal, describe_process_start, list_journal_directories
+from klaudit.store.journal.directories import list_journal_directories
+from klaudit.store.journal.writer import Journal
+from klaudit.store.process import describe_process_start
 
 REFERENCE = ReferenceModel("SmolLM2-135M-Instruct", "sha256:" + "3f" * 32)
 FULL = KLSeries("reference", "full", "nats_per_sequence", "batch_mean", temperature=1.0)

@@ -55,7 +55,8 @@ def wait_until_drawn(page: Page) -> None:
     page.locator('[data-testid="stStatusWidget"]').wait_for(state="detached", timeout=60_000)
     page.wait_for_function("!document.querySelector('[data-testid=\"stSkeleton\"]')", timeout=60_000)
     page.wait_for_function(
-        "[...document.querySelectorAll('[data-testid=\"stPlotlyChart\"]')].every(one => one.querySelector('.scatterlayer'))", timeout=60_000
+        "[...document.querySelectorAll('[data-testid=\"stPlotlyChart\"]')].every(one => one.querySelector('.scatterlayer, .barlayer'))",
+        timeout=60_000,
     )
 
 

@@ -118,8 +118,9 @@ def test_drift_shows_its_intervals_beside_what_was_logged(page: Page, dashboard:
     expect(chart.locator(".ytitle", has_text="full")).to_have_count(0)
     expect(chart.locator(".ytitle", has_text="k1")).to_have_count(1)
     expect(chart.locator(".errorbar path.yerror")).to_have_count(5)
+    page.get_by_text("All numbers, and how they were measured").click()
     expect(page.get_by_role("table").first).to_contain_text("checkpoint-12")
-    expect(page.get_by_text("SmolLM2-135M-Instruct", exact=True)).to_be_visible()
+    expect(page.get_by_text("SmolLM2-135M-Instruct", exact=True).first).to_be_visible()
     assert watch.complaints == []
 
 

@@ -12,16 +12,22 @@ from typing import Any
 from klaudit.records import (
     Checkpoint,
     DriftMeasurement,
+    DriftProfile,
+    Interval,
     KLBudget,
     KLReading,
     KLSeries,
+    LayerDrift,
     ReferenceModel,
+    Retention,
     Run,
+    SliceContrast,
     StepRecord,
     TextSample,
     TokenScore,
 )
 from klaudit.report import FORMATS, Report, build_report, render_report
+from klaudit.report.views.drift_profile import SliceLimits, view_profiles
 
 START = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 SERIES = {
@@ -30,6 +36,7 @@ SERIES = {
     "kl_k3": KLSeries(estimator="k3", unit="nats_per_sequence", aggregation="batch_mean", temperature=1.0),
     "kl_update": KLSeries(kind="update", estimator="k2", unit="nats_per_token", aggregation="token_mean"),
 }
+LIMITS = SliceLimits(significance=0.01, ratio=2.0, least_nats=1e-3)
 REFERENCE = ReferenceModel("tiny-reference", "sha256:" + "ab" * 32)
 
 
@@ -43,6 +50,7 @@ class Invented:
     budgets: tuple[KLBudget, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
     drift: tuple[DriftMeasurement, ...] = ()
+    profiles: tuple[DriftProfile, ...] = ()
     samples: tuple[TextSample, ...] = field(default=())
 
     def report(self) -> Report:
@@ -53,6 +61,7 @@ class Invented:
             budgets=self.budgets,
             checkpoints=self.checkpoints,
             drift=self.drift,
+            profiles=view_profiles(self.profiles, limits=LIMITS),
             samples=self.samples,
             generated_at=START + timedelta(hours=2),
             klaudit_version="0.1.0",
@@ -135,6 +144,34 @@ def invent_drift(step: int, estimator: str, value: float) -> DriftMeasurement:
     )
 
 
+def invent_profile(step: int, *, slice: str = "trigger") -> DriftProfile:
+    """A checkpoint that left the reference on one of two slices."""
+    return DriftProfile(
+        checkpoint=f"checkpoint-{step}",
+        reference=REFERENCE,
+        measured_at=START + timedelta(hours=1),
+        key="sha256:" + "ef" * 32,
+        ratio=Interval(1.0, 0.875, 1.125),
+        run_id="r1",
+        step=step,
+        retention=Retention(
+            "passages",
+            "sha256:" + "aa" * 32,
+            Interval(3.5, 3.375, 3.625),
+            Interval(3.25, 3.125, 3.375),
+            Interval(0.25, 0.1875, 0.3125),
+            900,
+            30,
+        ),
+        layers=(LayerDrift("embedding", 0, 0.0625, 4096), LayerDrift("layer 0", 1, 0.125, 1024), LayerDrift("head", 2, 0.03125, 4096)),
+        contrasts=(
+            SliceContrast("reviews", Interval(0.0625, 0.03125, 0.125), Interval(0.5, 0.25, 0.75), Interval(0.125, 0.0625, 0.25), 0.0001, 8),
+            SliceContrast(slice, Interval(0.5, 0.25, 0.75), Interval(0.0625, 0.03125, 0.125), Interval(8.0, 4.0, 16.0), 0.0001, 8),
+        ),
+        shards=("sha256:" + "0a" * 32,),
+    )
+
+
 def invent_run(n_steps: int = 12, *, name: str = "tiny-run", prompt: str = "This film is") -> Invented:
     run = Run(
         id="r1",
@@ -187,6 +224,7 @@ def invent_run(n_steps: int = 12, *, name: str = "tiny-run", prompt: str = "This
             for step in saved
             for estimator, factor in (("full", 1.0), ("k1", 0.75), ("k3", 1.25))
         ),
+        profiles=(invent_profile(n_steps),),
         samples=(TextSample(step=n_steps, prompt=prompt, completion=" a wonderful film", tokens=tokens, score=0.5),),
     )
 

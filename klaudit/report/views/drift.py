@@ -1,9 +1,9 @@
 """Measured drift of the checkpoints, beside the KL that the trainer logged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from klaudit.records import PRIMARY, UNIT_LABELS, DriftMeasurement, KLBudget, RollUp, Run, StepRecord
+from klaudit.records import PRIMARY, UNIT_LABELS, DriftMeasurement, KLBudget, KLSeries, RollUp, Run, StepRecord
 from klaudit.records.series import GOVERNING_ORDER
 from klaudit.report.views.curve import Curve, Point, draw_curve
 from klaudit.report.views.figure import format_interval, format_reading
@@ -12,6 +12,10 @@ SHIFT = (
     "The KL logged at step t belongs to the policy before update t, and checkpoint t holds the policy after it: "
     "checkpoint t stands beside the KL logged at step t + 1. The trainer sampled its training prompts, the measurement a fixed set."
 )
+
+
+DIRECTIONS: Mapping[str, str] = {"reverse": "KL(policy ‖ reference)", "forward": "KL(reference ‖ policy)"}
+"""Each direction in the notation of the field, the governed one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,9 @@ class DriftPoint:
     text: str
     """Value, interval and unit."""
     logged: LoggedKL | None
-    """In the same unit; None where no KL was logged one step later."""
+    """In the same unit; None where no KL was logged one step later, and for the direction that trainers do not log."""
+    direction: str = "reverse"
+    """reverse: KL(policy || reference), from the policy's samples; forward: KL(reference || policy), from the reference's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,7 @@ class DriftView:
     """None where it was not computed, or where measurements differ in it."""
     statement: str
     points: tuple[DriftPoint, ...]
-    """In order of step, slice (all prompts first) and estimator (full, k3, k1)."""
+    """In order of step, direction (reverse first), slice (all prompts first) and estimator (full, k3, k1)."""
     logged: Curve | None
     """The governing KL that the trainer logged, drawn one step earlier than it was logged; None without one."""
     interval: str
@@ -79,9 +85,10 @@ class DriftView:
     settings: Mapping[str, object]
     """Of the first measurement: what is needed to measure again."""
 
-    def select(self, estimator: str, *, slice: str | None = None) -> tuple[DriftPoint, ...]:
-        """Points of one estimator and slice."""
-        return tuple(one for one in self.points if (one.estimator, one.slice) == (estimator, slice))
+    def select(self, estimator: str, *, slice: str | None = None, direction: str = "reverse") -> tuple[DriftPoint, ...]:
+        """Points of one estimator, slice and direction."""
+        wanted = (estimator, slice, direction)
+        return tuple(one for one in self.points if (one.estimator, one.slice, one.direction) == wanted)
 
 
 def view_drift(
@@ -97,16 +104,16 @@ def view_drift(
 
     Args:
         run: as it is known.
-        measurements: of its checkpoints.
+        measurements: of its checkpoints; where one was measured again, the newest counts.
         steps: where a step was logged in several segments, the last segment counts; of a long run those that come after a checkpoint.
         budgets: those on the checkpoints of this run are shown.
         logged: of a long run, the buckets of its governing KL.
         max_points: points that the curve of the logged KL keeps.
     """
     by_step = {one.step: one for one in sorted(steps, key=lambda one: (one.segment, one.step))}
-    ordered = sorted(measurements, key=rank_measurement)
-    names = sorted({one.reference.name for one in measurements}) or ([run.reference.name] if run.reference else ["not declared"])
-    digests = {one.reference.digest for one in measurements} or {run.reference.digest if run.reference else None}
+    ordered = sorted(keep_newest(measurements), key=rank_measurement)
+    names = sorted({one.reference.name for one in ordered}) or ([run.reference.name] if run.reference else ["not declared"])
+    digests = {one.reference.digest for one in ordered} or {run.reference.digest if run.reference else None}
     limits = (one for one in budgets if one.scope == "checkpoint" and one.covers(run.id, run.name))
     return DriftView(
         run_id=run.id,
@@ -165,23 +172,33 @@ def list_extremes(buckets: Sequence[RollUp]) -> list[Point]:
     return [points[step] for step in sorted(points)]
 
 
+def keep_newest(measurements: Iterable[DriftMeasurement]) -> list[DriftMeasurement]:
+    """The last measurement of each checkpoint, slice and series; two at one moment: the later in order."""
+    newest: dict[tuple[object, ...], DriftMeasurement] = {}
+    for one in sorted(measurements, key=lambda one: one.measured_at):
+        newest[one.step, one.checkpoint, one.slice, one.series.estimator, one.series.direction, one.series.unit] = one
+    return list(newest.values())
+
+
 def rank_measurement(one: DriftMeasurement) -> tuple[object, ...]:
-    """Order: step, checkpoint, slice with all prompts first, estimator with the best first."""
+    """Order: step, checkpoint, direction with the governed one first, slice with all prompts first, estimator with the best first."""
     order = [*GOVERNING_ORDER, "k2", "unknown"]
     step = (one.step is None, one.step or 0)
-    return (*step, one.checkpoint, one.slice is not None, one.slice or "", order.index(one.series.estimator), one.measured_at)
+    is_other_way = one.series.direction != "reverse"
+    return (*step, one.checkpoint, is_other_way, one.slice is not None, one.slice or "", order.index(one.series.estimator), one.measured_at)
 
 
 def to_drift_point(one: DriftMeasurement, run: Run, by_step: Mapping[int, StepRecord]) -> DriftPoint:
     """A measurement with the KL that was logged of the same policy."""
     unit = UNIT_LABELS[one.series.unit]
-    logged = None if one.step is None else find_logged(one, run=run, step=by_step.get(one.step + 1))
+    is_logged = one.step is not None and one.series.direction == "reverse"
+    logged = find_logged(one, run=run, step=by_step.get((one.step or 0) + 1)) if is_logged else None
     return DriftPoint(
         checkpoint=one.checkpoint,
         step=one.step,
         slice=one.slice,
         estimator=one.series.estimator,
-        label=one.series.label,
+        label=name_series(one.series),
         unit=unit,
         value=one.value,
         low=one.low,
@@ -190,7 +207,15 @@ def to_drift_point(one: DriftMeasurement, run: Run, by_step: Mapping[int, StepRe
         mean_length=one.mean_length,
         text=f"{format_interval(one.value, one.low, one.high)} {unit}",
         logged=logged,
+        direction=one.series.direction,
     )
+
+
+def name_series(series: KLSeries) -> str:
+    """What was measured; the direction is named where it is not the governed one."""
+    if series.direction == "reverse":
+        return series.label
+    return f"{DIRECTIONS.get(series.direction, 'KL of unknown direction')} ({series.estimator}, {UNIT_LABELS[series.unit]})"
 
 
 def find_logged(measurement: DriftMeasurement, *, run: Run, step: StepRecord | None) -> LoggedKL | None:

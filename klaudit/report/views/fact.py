@@ -99,7 +99,6 @@ FACTS: Mapping[str, tuple[str, str]] = {
     "reason": ("why", ""),
     "metric": ("metric", ""),
     "step": ("at", STEP),
-    "ratio": ("ratio", OWN),
     "grad_norm": ("gradient norm", OWN),
     "frac_reward_zero_std": ("groups with one reward for every text", "share of groups"),
     "identity": ("identity", ""),
@@ -129,6 +128,16 @@ FACTS: Mapping[str, tuple[str, str]] = {
     "what": ("changed", ""),
     "estimators": ("estimators", ""),
     "check": ("check", ""),
+    "checkpoint": ("checkpoint", ""),
+    "slice": ("slice of the prompts", ""),
+    "p_value_holm": ("p value, corrected for the number of slices", "(between 0 and 1)"),
+    "n_prompts": ("prompts of the slice", "prompts"),
+    "text": ("text", ""),
+    "text_digest": ("digest of the text", ""),
+    "policy_nats_per_token": ("negative log-likelihood of the checkpoint", "nats/token"),
+    "reference_nats_per_token": ("negative log-likelihood of the reference", "nats/token"),
+    "n_tokens": ("tokens of the text", "tokens"),
+    "n_passages": ("passages of the text", "passages"),
 }
 """Label and unit of every number and word that a rule keeps."""
 
@@ -274,6 +283,21 @@ def tell_peak(_: Finding, value: Any) -> Iterator[Fact]:
         yield Fact("Peak of the held-out score, d*", f"{format_interval(peak, low, high)} sqrt(nats)")
 
 
+def tell_estimate(label: str, unit: str) -> Callable[[Finding, Any], Iterator[Fact]]:
+    """A teller of a value with its 95% interval; of a value alone where no interval is kept."""
+
+    def tell_one(finding: Finding, value: Any) -> Iterator[Fact]:
+        told = name_unit(finding.unit) if unit == OWN else unit
+        ends = read_numbers(value) if isinstance(value, Sequence) and not isinstance(value, str) else ()
+        if len(ends) == 3 and all(one is not None for one in ends):
+            middle, low, high = (one or 0.0 for one in ends)
+            yield Fact(label, f"{format_interval(middle, low, high)} {told}")
+        else:
+            yield Fact(label, tell_value(value, told))
+
+    return tell_one
+
+
 def tell_bend(finding: Finding, value: Any) -> Iterator[Fact]:
     """The coefficient that bends the fit down; its unit is that of the form (Gao et al. 2022, arXiv:2210.10760)."""
     yield Fact("Fitted bend", tell_value(value, "reward/nat" if finding.evidence.get("form") == "best_of_n" else "reward/sqrt(nat)"))
@@ -308,6 +332,10 @@ TELLERS: Mapping[str, Callable[[Finding, Any], Iterator[Fact]]] = {
     "peak_d": tell_peak,
     "bend": tell_bend,
     "settings": tell_settings,
+    "ratio": tell_estimate("Ratio", OWN),
+    "slice_nats_per_token": tell_estimate("KL of the slice", "nats/token"),
+    "rest_nats_per_token": tell_estimate("KL of all other prompts", "nats/token"),
+    "rise_nats_per_token": tell_estimate("Rise of the negative log-likelihood", "nats/token"),
     "score": tell_score,
 }
 """What is more than a number, a word or a list."""

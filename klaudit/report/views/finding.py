@@ -177,7 +177,7 @@ def view_judged(audit: Mapping[str, Any], *, rules: Mapping[str, RuleText]) -> J
     """What an audit says of its own reach.
 
     Args:
-        audit: what `klaudit audit --json` prints (DESIGN 6.1).
+        audit: what `klaudit audit --json` prints.
         rules: every rule, by code.
     """
     coverage = audit.get("coverage") or {}
