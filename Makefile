@@ -37,21 +37,23 @@ format: .venv/dev.stamp
 
 # Each table as Markdown, for docs/performance.md: make bench BENCH=--markdown. A goal that is missed fails the target, after the last table.
 bench: export OMP_NUM_THREADS = 1
-bench: .venv/dev.stamp .venv-trackers/trackers.stamp .venv-trl-grpo/trl.stamp  ## time of a log call, rows a second, share of a training step, time of an audit; what detectors find
+bench: .venv/dev.stamp .venv-trackers/trackers.stamp .venv-trl-grpo/trl.stamp .venv-liger/liger.stamp  ## time of a log call, rows a second, share of a training step, time of an audit; what detectors find
 	failed=0; \
 	$(BIN)/python tests/bench/log_call.py $(BENCH) || failed=1; \
 	$(BIN)/python tests/bench/store_throughput.py $(BENCH) || failed=1; \
 	$(BIN)/python tests/bench/ppo_step.py $(BENCH) || failed=1; \
 	.venv-trl-grpo/bin/python tests/bench/grpo_step.py $(BENCH) || failed=1; \
+	$(BIN)/python tests/bench/drift_measure.py $(BENCH) || failed=1; \
 	.venv-trackers/bin/python -m tests.bench.audit_speed $(BENCH) || failed=1; \
 	.venv-trackers/bin/python -m tests.bench.detection --jobs 2 $(BENCH) || failed=1; \
+	.venv-liger/bin/python -m tests.bench.kl_kernel $(BENCH) || failed=1; \
 	exit $$failed
 
 wheel: .venv/dev.stamp
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean:
-	rm -rf .venv .venv-trackers .venv-trl-ppo .venv-trl-grpo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-trackers .venv-trl-ppo .venv-trl-grpo .venv-liger dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -86,4 +88,11 @@ clean:
 .venv-trackers/trackers.stamp: pyproject.toml tests/trackers/constraints.txt
 	$(PYTHON) -m venv .venv-trackers
 	.venv-trackers/bin/pip install --quiet --disable-pip-version-check --constraint tests/trackers/constraints.txt mlflow tensorboard trackio wandb river ruptures --editable .
+	touch $@
+
+# A loss that the KL kernel is compared with; it imports triton also where there is no GPU.
+.venv-liger/liger.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/$(PIP_INSTALL) torch
+	$(@D)/bin/$(PIP_INSTALL) liger-kernel==0.8.5 --editable .
 	touch $@

@@ -415,6 +415,49 @@ def describe_backtest() -> str:
     return "\n\n".join([tabulate([column.removesuffix(">") for column in columns], rows), "\n".join(totals)])
 
 
+def describe_estimator_study() -> str:
+    """What tests/bench/estimator_study.py found, as it left it in docs/estimators.json."""
+    result = ROOT / "docs" / "estimators.json"
+    if not result.is_file():
+        return "Not measured yet."
+    study = json.loads(result.read_text(encoding="utf-8"))
+    head = (
+        "estimator",
+        "mean, nats/sequence",
+        "variance",
+        "x of `full`",
+        "negative sequences",
+        "negative means of {batch}",
+        "sequences for 10%",
+    )
+    told = [
+        "{model}, {n_samples} completions of {n_tokens} tokens by each policy at temperature 1, seed {seed}; means with 95% intervals.".format(
+            **study, n_samples=study["policies"][0]["n_samples"]
+        )
+    ]
+    for one in study["policies"]:
+        rows = [
+            (
+                f"`{name}`",
+                f"{found['mean']:.3g} ± {found['half_width']:.2g}",
+                f"{found['variance']:.3g}",
+                f"{found['variance_ratio']:.3g}",
+                f"{found['negative_sequences']:.0%}",
+                f"{found['negative_batches']:.1%}",
+                f"{found['sequences_needed']:,}",
+            )
+            for name, found in one["estimators"].items()
+        ]
+        biases = one["bias_of_stored_reference"]
+        told.append(f"**{one['policy'][0].upper()}{one['policy'][1:]}**")
+        told.append(tabulate([column.format(**study) for column in head], rows))
+        told.append(
+            f"Of the reference only its {study['n_kept']} likeliest tokens kept: {biases['kept']:+.0%} of `full` with both renormalised, "
+            f"{biases['bucketed']:+.0%} with one bucket for the rest."
+        )
+    return "\n\n".join(told)
+
+
 def describe_frontier(runs: str) -> str:
     """What `klaudit frontier` says of the sample runs whose directories match a pattern; several are a sweep."""
     recorded = [read_recorded_run(path.parent) for path in sorted(SAMPLE_RUNS.glob(f"{runs}/steps.jsonl"))]
@@ -448,7 +491,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "import-formats": describe_import_formats,
     "metrics": describe_metrics,
     "series-fields": lambda: describe_fields(KLSeries),
-    "budget-fields": lambda: describe_fields(KLBudget, without=("id", "run_id", "created_at"), refused=("unknown",)),
+    "budget-fields": lambda: describe_fields(KLBudget, without=("id", "run_id", "created_at"), refused=("unknown", "raise_beta")),
     "ppo-config": lambda: describe_fields(PPOConfig),
     "trl-differences": describe_trl_differences,
     "presets": describe_presets,
@@ -456,6 +499,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "backtest": describe_backtest,
     "sample-runs": describe_sample_runs,
     "sample-truths": describe_truths,
+    "estimator-study": describe_estimator_study,
     "frontier-run": partial(describe_frontier, "beta-near-zero"),
     "frontier-sweep": partial(describe_frontier, "sweep/*"),
 }

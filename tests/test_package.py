@@ -29,7 +29,6 @@ def test_all_is_exactly_what_can_be_reached() -> None:
 
 
 def test_the_names_of_the_readme_are_there() -> None:
-    # DESIGN 6.4
     assert {"attach", "KLAuditCallback", "KLBudget", "start_run", "KLSeries", "KLReading"} <= set(klaudit.__all__)
 
 

@@ -1,7 +1,7 @@
 """From what a trainer logs to a record: whose keys they are, what its arguments make of them, and one step's numbers.
 
 A trainer's `logs` are a flat mapping of names to numbers. Here a name is turned into a KL series with kind, estimator and unit, into
-one of klaudit's metric names (DESIGN 6.3), or kept as it is. The tables are in `klaudit/exchange/frameworks/`.
+one of klaudit's metric names (`METRIC_NAMES`), or kept as it is. The tables are in `klaudit/exchange/frameworks/`.
 """
 
 import math

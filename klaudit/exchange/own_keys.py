@@ -24,7 +24,7 @@ METRIC_NAMES = (
     "distinct_2",
     "learning_rate",
 )
-"""Metrics with a meaning (DESIGN 6.3)."""
+"""Metrics with a meaning."""
 
 TARGETS = ("score", "beta", *METRIC_NAMES)
 """What a key may be said to be, besides a KL and a name of the person's own."""

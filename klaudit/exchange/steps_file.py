@@ -1,4 +1,4 @@
-"""`klaudit-steps/1`: a header line, then one JSON line a step (DESIGN 6.3)."""
+"""`klaudit-steps/1`: a header line, then one JSON line a step."""
 
 import json
 import math

@@ -15,7 +15,7 @@ from klaudit.records import KLReading, KLSeries, ReferenceModel, Run
 from klaudit.records.non_finite import encode_float
 from tests.exchange.strategies import RecordedSteps, recorded_steps, spell
 
-# DESIGN 6.3, word for word, each of its two records on one line.
+# The format's own example, each of its two records on one line.
 EXAMPLE = """\
 {"format": "klaudit-steps/1", "run": {"name": "demo", "algorithm": "ppo", "framework": "klaudit", "policy": "SmolLM2-135M-Instruct", "reference": "SmolLM2-135M-Instruct"}, "kl": {"kind": "reference", "estimator": "k1", "unit": "nats_per_sequence", "aggregation": "batch_mean", "temperature": 1.0}, "series": {"kl_full": {"kind": "reference", "estimator": "full", "unit": "nats_per_sequence", "aggregation": "batch_mean"}, "kl_update": {"kind": "update", "estimator": "k2", "unit": "nats_per_token", "aggregation": "batch_mean"}}, "batch_size": 64, "beta": 0.05, "planned_steps": 500}
 {"step": 1, "segment": 0, "time": "2026-11-22T10:00:00Z", "kl": 0.02, "beta": 0.05, "score": 0.31, "metrics": {"kl_full": 0.018, "kl_full_se": 0.001, "kl_update": 0.004, "entropy": 2.1, "clip_fraction": 0.02, "response_length": 24.0, "heldout_score": 0.3, "kl_penalty": 0.001, "rlhf_reward": 0.309}}

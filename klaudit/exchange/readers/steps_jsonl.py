@@ -1,4 +1,4 @@
-"""`klaudit-steps/1`, one line at a time (DESIGN 6.3)."""
+"""`klaudit-steps/1`, one line at a time."""
 
 import json
 from collections.abc import Iterator

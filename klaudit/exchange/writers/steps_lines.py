@@ -1,4 +1,4 @@
-"""`klaudit-steps/1` (DESIGN 6.3)."""
+"""`klaudit-steps/1`: a header line, then one JSON line a step."""
 
 from collections.abc import Iterable
 from typing import BinaryIO
