@@ -8,12 +8,16 @@ from klaudit.errors import InvalidConfig
 from tests.drift.sequences import make_sequence, make_shard
 
 
+def draw_gamma(rng: np.random.Generator, *, mean: float, deviation: float) -> float:
+    return float(rng.gamma((mean / deviation) ** 2, deviation**2 / mean)) if deviation else mean
+
+
 def measure(*, between: float, within: float, n_prompts: int = 64, n_samples: int = 8, asked: float, seed: int = 0) -> Precision:
-    """Of prompts N(1, between) with completions that scatter around them by `within`, nats."""
+    """Of prompts of mean 1 that scatter by `between`, with completions that scatter around them by `within`, nats, both gamma."""
     rng = np.random.default_rng(seed)
-    centres = 1 + between * rng.standard_normal(n_prompts)
+    centres = [draw_gamma(rng, mean=1.0, deviation=between) for _ in range(n_prompts)]
     sequences = [
-        make_sequence((float(centres[prompt] + within * rng.standard_normal()),), prompt=str(prompt), prompt_index=prompt, sample=sample)
+        make_sequence((draw_gamma(rng, mean=centres[prompt], deviation=within),), prompt=str(prompt), prompt_index=prompt, sample=sample)
         for prompt in range(n_prompts)
         for sample in range(n_samples)
     ]
