@@ -1,4 +1,5 @@
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from klaudit.drift.checkpoints import CheckpointSource
 from klaudit.drift.executor import LocalExecutor
@@ -211,7 +213,10 @@ def test_a_measurement_that_is_killed_goes_on_where_it_was(store_url: str, model
     for url in (store_url, f"sqlite:///{tmp_path}/other.db"):
         with open_store(url, create=True) as store:
             store.runs.add(Run(id="r1", name="run", started_at=NOW))
-    killed = subprocess.run([sys.executable, "-c", KILLED, store_url, str(models)], check=False, capture_output=True, text=True)
+    # Another number of threads rounds otherwise.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-c", KILLED, store_url, str(models)]
+    killed = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     executor, request = CountingExecutor(), ask(models, passages=PASSAGES)
     with open_store(store_url) as store, open_store(f"sqlite:///{tmp_path}/other.db") as other:
