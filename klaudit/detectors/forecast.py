@@ -10,13 +10,13 @@ Noise = Literal["sampling", "proportional"]
 """How the noise grows with the KL: sampling: with its square root (k1: Var = 2 KL / B); proportional: with the KL itself (k3, full)."""
 Scale = Literal["linear", "log"]
 
-GAINS = (0.06, 0.2, 0.55)
-"""Of the level: for noise around a slow curve, for something between, and for a level that wanders, whose best forecast is its last value."""
+GAINS = (0.1, 0.4)
+"""Of the level: for noise around a slow curve, and for a level that wanders, whose best forecast is near its last value."""
 SLOPE_GAIN = 0.04
 """Of the slope, as a share of the level's; larger ones take a change of slope in before it can be told."""
 DAMPING = 0.97
 """What is left of the slope a step later; growth that is carried on for ever overshoots as the KL saturates."""
-CLIP = 3.0
+CLIP = 4.0
 """An innovation counts up to so many standard deviations: an outlier does not move the level far."""
 STUDENT = 5.0
 """Degrees of freedom of the noise."""
@@ -35,8 +35,10 @@ CALMER = 2.0
 """Where the mean square of the last ones, times this, is below that of the window, it is the scale: growth out of zero is forgotten."""
 LIKELIHOOD_WEIGHT = 0.02
 """Of the latest value in a forecaster's mean log-likelihood."""
-EVIDENCE = 20.0
-"""Values that a forecaster's mean log-likelihood counts for when forecasters are weighed against each other."""
+EVIDENCE = 0.25
+"""Of a value's log-likelihood that counts when forecasters are weighed against each other: their errors are alike, and none of them is the truth."""
+LEAST_EVIDENCE, LONGEST_EVIDENCE = 20, 220
+"""Values that the mean of a likelihood counts for at least, and at most."""
 FARTHEST = 1e100
 """Nats; what is farther from zero counts as this, so that its square is a number."""
 FARTHEST_LINE = 700.0
@@ -225,7 +227,7 @@ class Forecaster:
 
 
 class ForecastBank:
-    """Forecasters of three gains on two scales, each weighed by how likely it made the values so far.
+    """Forecasters of two gains on two scales, each weighed by how likely it made the values so far.
 
     Noise that is added and noise that multiplies ask for different scales, and a level that wanders for another gain than noise around a
     slow curve; a run's own values decide, and where they have not decided yet a value is surprising only if all that remains finds it so.
@@ -271,7 +273,9 @@ class ForecastBank:
         in_logs = math.asinh(value / (2 * least))
         of_logs = -0.5 * math.log(value * value + 4 * least * least)
         best = max([one.likelihood for one in self._bank])
-        weights = [exp(EVIDENCE * (one.likelihood - best)) for one in self._bank]
+        n_weighed = self._n - (END_OF_GROWTH if self._n > END_OF_GROWTH else FIRST_CHOICE)
+        evidence = EVIDENCE * min(max(n_weighed, 0) + LEAST_EVIDENCE, LONGEST_EVIDENCE)
+        weights = [exp(evidence * (one.likelihood - best)) for one in self._bank]
         total = sum(weights)
         z = z_up = z_down = expected = sd = heaviest = likeliest = 0.0
         ups = []

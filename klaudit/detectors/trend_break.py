@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from klaudit.detectors.trend import RollingTrend, Trend
 
 MEAN_OF = 10
 """The last values, whose mean is held against the line."""
-LEAST_VALUES = 25
+LEAST_VALUES = 20
 """Values of the line before anything is judged."""
 LONGEST_MEMORY = 0.7
 """Correlation of neighbouring residuals that is allowed for at most: what looks longer is as a rule a bend of the line."""
@@ -42,6 +42,10 @@ class Departure(NamedTuple):
 class TrendBreakDetector:
     """Holds the mean of the last values against a line through those that ended some values before; constant time a value, amortised.
 
+    The line is one of the root of the series: KL grows with the square of the distance that a policy has gone. `judge_logarithms` asks the
+    same on a logarithmic scale, on which growth by a constant share a step is a line: a series that departs from both grows faster than
+    its past led anyone to expect.
+
     The mean is winsorized by one value on either side: a spike that came and went is no departure. A level that has been told counts like
     the line until the line has seen it in full: it is not told again, and growth that goes on from it is.
 
@@ -51,32 +55,45 @@ class TrendBreakDetector:
     Source: Dixon 1960 (winsorized mean); prediction interval of least squares; variance of the mean of an AR(1) process (Priestley 1981, 5.3.2).
     """
 
-    def __init__(self, window: int, delay: int) -> None:
+    def __init__(self, window: int, delay: int, *, least: float) -> None:
         """Build it.
 
         Args:
             window: values that the line is drawn through.
             delay: the last values, which the line does not see: a departure over so many steps cannot hide itself. MEAN_OF or more.
+            least: what nothing can be told from zero below, in the series' unit; above 0.
         """
         self.delay = delay
+        self._least = least
         self._trend = RollingTrend(window)
         self._positions: deque[float] = deque()
-        self._values: deque[float] = deque()
+        self._roots: deque[float] = deque()
         self._product = self._square = self._residual = 0.0
         self._level = 0.0
         self._n_of_level = 0
 
     def observe(self, value: float, *, position: float) -> Departure | None:
-        """Take in the next value; None until the line has LEAST_VALUES."""
+        """Take in the next value, in the series' unit; None until the line has LEAST_VALUES. What is told is of roots."""
         line = self._trend.fit()
-        if len(self._values) == self.delay:
+        if len(self._roots) == self.delay:
             self._extend(line)
         self._positions.append(position)
-        self._values.append(value)
-        self._n_of_level = max(0, self._n_of_level - 1)
-        if line is None or line.n < LEAST_VALUES or len(self._values) < self.delay or line.residual_sd <= 0:
+        self._roots.append(find_root(value))
+        if self._n_of_level:
+            self._n_of_level -= 1
+        if line is None or line.n < LEAST_VALUES or len(self._roots) < self.delay or line.residual_sd <= 0:
             return None
-        return self._judge(line)
+        return self._judge(line, self._roots, level=self._level)
+
+    def judge_logarithms(self) -> Departure | None:
+        """The last value's departure on the scale of asinh(x / 2 least); None where `observe` gave None, or where the line fits all too well."""
+        trend = RollingTrend(self._trend.window + 1)
+        for position, root in self._trend.points:
+            trend.observe(self._find_logarithm(root), position=position)
+        line = trend.fit()
+        if line is None or line.n < LEAST_VALUES or len(self._roots) < self.delay or line.residual_sd <= 0:
+            return None
+        return self._judge(line, [self._find_logarithm(root) for root in self._roots], level=self._find_logarithm(self._level))
 
     def find_last_position(self) -> float:
         """Step of the first of the last values whose mean was judged."""
@@ -86,17 +103,17 @@ class TrendBreakDetector:
         """Forget every value."""
         self._trend.clear()
         self._positions.clear()
-        self._values.clear()
+        self._roots.clear()
         self._product = self._square = self._residual = 0.0
         self._n_of_level = 0
 
     def settle(self, level: float) -> None:
         """Take `level`, the median of the last three values, for one that has been told."""
-        self._level, self._n_of_level = level, self._trend.window + self.delay
+        self._level, self._n_of_level = find_root(level), self._trend.window + self.delay
 
     def state_dict(self) -> dict[str, Any]:
         """What it remembers, as JSON."""
-        latest = [list(one) for one in zip(self._positions, self._values, strict=True)]
+        latest = [list(one) for one in zip(self._positions, self._roots, strict=True)]
         noise = [self._product, self._square, self._residual]
         return {"trend": self._trend.state_dict(), "latest": latest, "noise": noise, "level": [self._level, self._n_of_level]}
 
@@ -104,13 +121,16 @@ class TrendBreakDetector:
         """Go on from what `state_dict` gave."""
         self._trend.load_state_dict(state["trend"])
         self._positions = deque(position for position, _ in state["latest"])
-        self._values = deque(value for _, value in state["latest"])
+        self._roots = deque(root for _, root in state["latest"])
         self._product, self._square, self._residual = state["noise"]
         self._level, self._n_of_level = state["level"]
 
+    def _find_logarithm(self, root: float) -> float:
+        return math.asinh(restore_root(root) / (2 * self._least))
+
     def _extend(self, line: Trend | None) -> None:
         """Let the line see the oldest of the last values; an outlier no farther than OUTLIER."""
-        position, value = self._positions.popleft(), self._values.popleft()
+        position, value = self._positions.popleft(), self._roots.popleft()
         if line is not None and line.n >= LEAST_VALUES and line.residual_sd > 0:
             expected = line.predict(position)
             residual = (value - expected) / line.residual_sd
@@ -121,10 +141,10 @@ class TrendBreakDetector:
             self._residual = residual
         self._trend.observe(value, position=position)
 
-    def _judge(self, line: Trend) -> Departure:
+    def _judge(self, line: Trend, values: Sequence[float], *, level: float) -> Departure:
         latest = self.delay - MEAN_OF
         n, line_mean, center, slope, slope_error, sd = line
-        ordered = sorted(islice(self._values, latest, None))
+        ordered = sorted(islice(values, latest, None))
         mean = (sum(ordered[1:-1]) + ordered[1] + ordered[-2]) / MEAN_OF
         middle = sum(islice(self._positions, latest, None)) / MEAN_OF - center
         correlation = self._product / (self._square + 0.05)
@@ -137,8 +157,17 @@ class TrendBreakDetector:
         expected, low = (line_mean + rise, line_mean) if rise > 0 else (line_mean, line_mean + rise)
         at_end = line_mean + slope * (self._positions[-1] - center)
         if self._n_of_level:
-            level = self._level
             expected, low, at_end = max(expected, level), min(low, level), max(at_end, level)
             variance += LEVEL_VARIANCE
         error = sd * math.sqrt(variance)
         return Departure((mean - expected) / error, (low - mean) / error, low, at_end)
+
+
+def find_root(value: float) -> float:
+    """sign(x) sqrt(|x|), which k1 needs: its readings may be negative."""
+    return math.copysign(math.sqrt(abs(value)), value)
+
+
+def restore_root(root: float) -> float:
+    """What `find_root` was given."""
+    return root * abs(root)

@@ -22,7 +22,7 @@ class KLJump(ChangeRule[KLJumpParameters]):
     """The KL to the reference jumps up within one step.
 
     What it checks:
-        Each reading of the governing series against its forecast from the readings before it, once there are twelve. Six forecasters, three
+        Each reading of the governing series against its forecast from the readings before it, once there are twelve. Four forecasters, two
         gains on a linear and on a logarithmic scale, are believed by how likely they made the readings so far. Within three readings the
         jump is called a spike, when half of it is gone, or a level shift. Readings that are absent, NaN or infinite are left out. With the
         policy's detector z_score or window_change, what W&B's automations would have said, upward and downward, always a warning.
@@ -31,7 +31,7 @@ class KLJump(ChangeRule[KLJumpParameters]):
         z = (x - e) / s above a limit that follows from false_alarms_per_1000; e is the higher of level and damped trend (Holt), s the root
         mean square of the last 100 innovations, each weighed as Student-t noise of five degrees of freedom asks, on the scale of the
         forecaster; never below 0.0007 nats/sequence, 0.8 of the batches' own standard error (median of 41), and the rounding of the log.
-        Of the six, the chances of so high a reading under Student-t errors are averaged, and z is given back from the mean. x must also be
+        Of the four, the chances of so high a reading under Student-t errors are averaged, and z is given back from the mean. x must also be
         4% above the median of the last nine readings, and 0.01 nats/sequence or more.
         Critical at z >= critical_z with a KL of critical_kl or more, and when such a jump stays as a level shift at twice what was expected.
 
@@ -43,7 +43,8 @@ class KLJump(ChangeRule[KLJumpParameters]):
         The limits come from the policy's false_alarms_per_1000 by simulation with autocorrelated noise and Student-t tails
         (tests/detectors/test_kl_change.py holds them to it; docs/detection.md has the score). critical_kl 1: rule R06 of the catalogue.
         critical_z 8: twice the limit of the default policy.
-        quiet_steps 8: as long as the detector waits after an alarm, so that one change is one finding.
+        quiet_steps 8: as long as the detector waits after an alarm, so that one change is one finding. Only a jump that is one standard
+        deviation above the limit is told within them, once, where the change before it is over.
 
     What to do:
         Look at the sampled texts of the step, at the learning rate, the clip fraction and the policy-update KL around it; if the level
@@ -55,7 +56,7 @@ class KLJump(ChangeRule[KLJumpParameters]):
 
     code = "KLA201"
     name = "kl_jump"
-    version = 3
+    version = 4
     severities = (Severity.WARNING, Severity.CRITICAL)
     parameters_model = KLJumpParameters
 

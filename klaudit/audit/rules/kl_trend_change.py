@@ -25,18 +25,20 @@ class KLTrendChange(ChangeRule[KLTrendChangeParameters]):
 
     What it checks:
         The mean of the last ten readings of the governing series against two lines: one through forty readings that ended twenty ago, and
-        one through fifty that ended forty ago, for a slope that the KL's own wandering hides from the first. A departure over so many
-        steps cannot hide itself. A line that falls counts as level, and a level that another rule has told counts like the line until the
-        line has seen it: growth that goes on from it is told. It needs a line through 25 readings, so it judges from the 46th one of a
-        segment on.
+        one through sixty that ended forty ago, for a slope that the KL's own wandering hides from the first. A departure over so many
+        steps cannot hide itself. The lines are drawn through the root of the KL and through its logarithm, and the readings must be above
+        both: growth by as much each step curves on the one scale, growth by a constant share on the other, and neither is a change. A line
+        that falls counts as level, and a level that another rule has told counts like the line until the line has seen it: growth that goes
+        on from it is told. Growth out of a KL that nobody could notice is how every run begins: the line itself must lead to 0.01
+        nats/sequence or more. It needs a line through 20 readings, so it judges from the 41st one of a segment on.
 
     Formula:
-        t = (m - l) / s above its limit; m is the mean of asinh(x / 2 x0) over the last ten readings (a logarithm well above x0, which is
-        0.000225 nats/sequence, and for k1 half a nat over the batch if that is more), the highest and the lowest of them taken for the ones
-        next to them, so that a spike that came and went is no trend; l is the line at their middle, s the standard error of m - l, widened
-        by (1 + r) / (1 - r) for neighbours that correlate by r, at most 0.7. The median of the last nine readings must be three times x0
-        and above where the line itself leads, and the KL at least 0.01 nats/sequence. Critical at twice what was expected, with a KL of
-        critical_kl or more.
+        t = (m - l) / s above its limit; m is the mean of sign(x) sqrt(|x|) over the last ten readings, the highest and the lowest of them
+        taken for the ones next to them, so that a spike that came and went is no trend; l is the line at their middle, s the standard error
+        of m - l, widened by (1 + r) / (1 - r) for neighbours that correlate by r, at most 0.7. The line that ended twenty ago needs half a
+        standard error more. The same of asinh(x / 2 x0) (a logarithm well above x0, which is 0.000225 nats/sequence, and for k1 half a nat
+        over the batch if that is more) must be above the limit less 0.5 for the first line and less 1.5 for the second. The median of the
+        last nine readings must be above where the line itself leads. Critical at twice what was expected, with a KL of critical_kl or more.
 
     Why it matters:
         A run that speeds up its drift has lost its anchor: a beta that fell, a controller out of range, a reward that has found a
@@ -58,10 +60,10 @@ class KLTrendChange(ChangeRule[KLTrendChangeParameters]):
 
     code = "KLA204"
     name = "kl_trend_change"
-    version = 2
+    version = 3
     severities = (Severity.WARNING, Severity.CRITICAL)
     parameters_model = KLTrendChangeParameters
-    warm_up: ClassVar[int] = LEAST_VALUES + min(delay for _, delay in LINES)
+    warm_up: ClassVar[int] = LEAST_VALUES + min(line.delay for line in LINES)
 
     def observe(self, observation: Observation) -> Iterator[Finding]:
         """See Rule."""

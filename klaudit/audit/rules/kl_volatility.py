@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from pydantic import Field
+
 from klaudit.audit.change_rule import ChangeParameters, ChangeRule, describe_change, name_value
 from klaudit.audit.change_watch import KLChange
 from klaudit.audit.episode import Judgement
@@ -9,7 +11,13 @@ from klaudit.audit.observation import Observation
 from klaudit.records import Finding, Severity
 
 
-class KLVolatility(ChangeRule[ChangeParameters]):
+class KLVolatilityParameters(ChangeParameters):
+    """Parameters of KLA205."""
+
+    quiet_steps: int = Field(default=20, ge=1, le=1_000_000, description="readings without an alarm that end an episode")
+
+
+class KLVolatility(ChangeRule[KLVolatilityParameters]):
     """The KL to the reference scatters more than it did.
 
     What it checks:
@@ -26,7 +34,7 @@ class KLVolatility(ChangeRule[ChangeParameters]):
     Parameters and where the defaults come from:
         The limit comes from the policy's false_alarms_per_1000 by simulation (tests/detectors/test_kl_change.py). An allowance of 3 lets
         noise of 1.7 times its usual size pass and finds four times that within a few readings. critical_kl is not used: it is never
-        critical. quiet_steps 8: as long as the detector waits after an alarm.
+        critical. quiet_steps 20: twice as long as the detector waits after an alarm, so that a burst that goes on is one finding.
 
     What to do:
         Look at batch size, learning rate, gradient norm and the mix of prompts since the first step of the finding.
@@ -37,9 +45,9 @@ class KLVolatility(ChangeRule[ChangeParameters]):
 
     code = "KLA205"
     name = "kl_volatility"
-    version = 2
+    version = 3
     severities = (Severity.WARNING,)
-    parameters_model = ChangeParameters
+    parameters_model = KLVolatilityParameters
 
     def observe(self, observation: Observation) -> Iterator[Finding]:
         """See Rule."""

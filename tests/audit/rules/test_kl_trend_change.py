@@ -96,12 +96,12 @@ def test_a_run_too_short_to_have_a_trend_says_so(build_run: BuildRun, build_step
         n: [
             one.why for one in audit_run(build_run(), grow(build_step, rate=0.0, seed=1)[:n]).coverage.rules_not_run if one.code == "KLA204"
         ]
-        for n in (45, 46)
+        for n in (40, 41)
     }
-    assert why == {45: ["needs more than 45 finite readings of 'kl' in one segment; the most was 45"], 46: []}
+    assert why == {40: ["needs more than 40 finite readings of 'kl' in one segment; the most was 40"], 41: []}
 
 
 def test_the_first_reading_that_is_judged_is_the_one_that_it_says_it_needs(build_run: BuildRun, build_step: BuildStep) -> None:
-    kl = 0.8 * np.exp(0.1 * np.random.default_rng(3).standard_normal(46) + 0.04 * np.maximum(0, np.arange(46) - 28))
+    kl = 0.8 * np.exp(0.1 * np.random.default_rng(3).standard_normal(41) + 0.06 * np.maximum(0, np.arange(41) - 23))
     steps = [build_step(step, float(one)) for step, one in enumerate(kl)]
-    assert [one.detected_step for one in find_breaks(build_run(), steps)] == [45]
+    assert [one.detected_step for one in find_breaks(build_run(), steps)] == [40]
