@@ -151,7 +151,7 @@ class KLChangeDetector:
         self._bank = ForecastBank(noise=noise, least=least, rare=self._rarest)
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._sums = _Sums()
-        self._trend_breaks = [TrendBreakDetector(line.window, line.delay, least=least) for line in LINES]
+        self._trend_break = TrendBreakDetector([(line.window, line.delay) for line in LINES], least=least)
         self._last = 0.0
         self._product = 0.0
         self._square = 0.0
@@ -181,7 +181,7 @@ class KLChangeDetector:
             return None
         self._n_since += 1
         self.surprise = surprise = self._bank.judge(value, least_sd=least_sd, widening=1 + EARLY / (len(self._bank) + 1))
-        departures = [one.observe(value, position=position) for one in self._trend_breaks]
+        departures = self._trend_break.observe(value, position=position)
         change: Change | None = None
         if surprise is not None and self._n_told > WARM_UP:
             self._add(surprise, position=position)
@@ -201,7 +201,7 @@ class KLChangeDetector:
         sums = {name: [one.value, one.first_position, one.n] for name in _Sums.__slots__ for one in [getattr(self._sums, name)]}
         return {
             "bank": self._bank.state_dict(),
-            "trend_breaks": [one.state_dict() for one in self._trend_breaks],
+            "trend_break": self._trend_break.state_dict(),
             "recent": list(self._recent),
             "sums": sums,
         } | {name: getattr(self, name) for name in STATE}
@@ -209,8 +209,7 @@ class KLChangeDetector:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
         self._bank.load_state_dict(state["bank"])
-        for one, remembered in zip(self._trend_breaks, state["trend_breaks"], strict=True):
-            one.load_state_dict(remembered)
+        self._trend_break.load_state_dict(state["trend_break"])
         self._recent = deque(state["recent"], maxlen=RECENT)
         for name, (value, first_position, n) in state["sums"].items():
             setattr(self._sums, name, _Sum(value, first_position, n))
@@ -254,9 +253,9 @@ class KLChangeDetector:
             return _tell_sum(told, sums.level_up)
         if sums.level_down.is_over(limits.level) and self._falls(value):
             return _tell_sum(replace(told, direction=-1), sums.level_down)
-        for line, trend_break, departure in zip(LINES, self._trend_breaks, departures, strict=True):
-            if departure is not None and departure.is_over(limits.slope + line.more):
-                change = self._tell_departure(told, line, trend_break, departure)
+        for index, departure in enumerate(departures):
+            if departure is not None and departure.is_over(limits.slope + LINES[index].more):
+                change = self._tell_departure(told, departure, index=index)
                 if change is not None:
                     return change
         scatters = sums.variance.is_over(limits.variance, n=3)
@@ -270,13 +269,14 @@ class KLChangeDetector:
         median = find_median(list(self._recent))
         return value < median - LEAST_FALL * abs(median)
 
-    def _tell_departure(self, told: Change, line: Line, trend_break: TrendBreakDetector, departure: Departure) -> Change | None:
+    def _tell_departure(self, told: Change, departure: Departure, *, index: int) -> Change | None:
         """A slope where the latest values are above where the line leads, a fall where they are LEAST_FALL below it."""
+        line = LINES[index]
         limit, at_end, low = self.limits.slope + line.more, restore_root(departure.expected), restore_root(departure.low)
-        told = replace(told, limit=limit, first_position=trend_break.find_last_position(), statistic="t")
+        told = replace(told, limit=limit, first_position=self._trend_break.find_last_position(), statistic="t")
         median = find_median(list(self._recent))
         if departure.t > limit and median > at_end > self._least_of_line:
-            on_logs = trend_break.judge_logarithms()
+            on_logs = self._trend_break.judge_logarithms(index)
             if on_logs is not None and on_logs.t > self.limits.slope + line.on_logs:
                 return replace(told, kind="slope", score=departure.t, expected=at_end)
         if departure.t_down > limit and median < (1 - LEAST_FALL) * low:
@@ -304,11 +304,10 @@ class KLChangeDetector:
 
     def _settle_lines(self, level: float) -> None:
         """A slope that was told is the new trend; another level is one that growth can go on from."""
-        for one in self._trend_breaks:
-            if self._kind == "slope":
-                one.clear()
-            else:
-                one.settle(level)
+        if self._kind == "slope":
+            self._trend_break.clear()
+        else:
+            self._trend_break.settle(level)
 
 
 def _tell_sum(told: Change, total: _Sum) -> Change:

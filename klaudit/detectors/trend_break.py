@@ -2,8 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from klaudit.detectors.trend import RollingTrend, Trend
@@ -39,98 +38,42 @@ class Departure(NamedTuple):
         return self.t > limit or self.t_down > limit
 
 
-class TrendBreakDetector:
-    """Holds the mean of the last values against a line through those that ended some values before; constant time a value, amortised.
+class Latest(NamedTuple):
+    """The last MEAN_OF values."""
 
-    The line is one of the root of the series: KL grows with the square of the distance that a policy has gone. `judge_logarithms` asks the
-    same on a logarithmic scale, on which growth by a constant share a step is a line: a series that departs from both grows faster than
-    its past led anyone to expect.
+    mean: float
+    """Winsorized by one value on either side (Dixon 1960): a spike that came and went is no departure."""
+    middle: float
+    """Their mean position."""
+    position: float
+    """Of the last one."""
 
-    The mean is winsorized by one value on either side: a spike that came and went is no departure. A level that has been told counts like
-    the line until the line has seen it in full: it is not told again, and growth that goes on from it is.
+
+class DelayedLine:
+    """A line through values that ended some values ago, and the last values against it.
 
     The standard error is that of a mean and of a line carried on beyond its data, both widened by (1 + r) / (1 - r) for residuals whose
-    neighbours correlate by r. State is JSON.
+    neighbours correlate by r. A level that has been told counts like the line until the line has seen it in full: it is not told again, and
+    growth that goes on from it is.
 
-    Source: Dixon 1960 (winsorized mean); prediction interval of least squares; variance of the mean of an AR(1) process (Priestley 1981, 5.3.2).
+    Source: prediction interval of least squares; variance of the mean of an AR(1) process (Priestley 1981, 5.3.2).
     """
 
-    def __init__(self, window: int, delay: int, *, least: float) -> None:
+    def __init__(self, window: int, delay: int) -> None:
         """Build it.
 
         Args:
             window: values that the line is drawn through.
-            delay: the last values, which the line does not see: a departure over so many steps cannot hide itself. MEAN_OF or more.
-            least: what nothing can be told from zero below, in the series' unit; above 0.
+            delay: the last values, which it does not see: a departure over so many steps cannot hide itself. MEAN_OF or more.
         """
         self.delay = delay
-        self._least = least
-        self._trend = RollingTrend(window)
-        self._positions: deque[float] = deque()
-        self._roots: deque[float] = deque()
+        self.trend = RollingTrend(window)
         self._product = self._square = self._residual = 0.0
         self._level = 0.0
         self._n_of_level = 0
 
-    def observe(self, value: float, *, position: float) -> Departure | None:
-        """Take in the next value, in the series' unit; None until the line has LEAST_VALUES. What is told is of roots."""
-        line = self._trend.fit()
-        if len(self._roots) == self.delay:
-            self._extend(line)
-        self._positions.append(position)
-        self._roots.append(find_root(value))
-        if self._n_of_level:
-            self._n_of_level -= 1
-        if line is None or line.n < LEAST_VALUES or len(self._roots) < self.delay or line.residual_sd <= 0:
-            return None
-        return self._judge(line, self._roots, level=self._level)
-
-    def judge_logarithms(self) -> Departure | None:
-        """The last value's departure on the scale of asinh(x / 2 least); None where `observe` gave None, or where the line fits all too well."""
-        trend = RollingTrend(self._trend.window + 1)
-        for position, root in self._trend.points:
-            trend.observe(self._find_logarithm(root), position=position)
-        line = trend.fit()
-        if line is None or line.n < LEAST_VALUES or len(self._roots) < self.delay or line.residual_sd <= 0:
-            return None
-        return self._judge(line, [self._find_logarithm(root) for root in self._roots], level=self._find_logarithm(self._level))
-
-    def find_last_position(self) -> float:
-        """Step of the first of the last values whose mean was judged."""
-        return self._positions[self.delay - MEAN_OF]
-
-    def clear(self) -> None:
-        """Forget every value."""
-        self._trend.clear()
-        self._positions.clear()
-        self._roots.clear()
-        self._product = self._square = self._residual = 0.0
-        self._n_of_level = 0
-
-    def settle(self, level: float) -> None:
-        """Take `level`, the median of the last three values, for one that has been told."""
-        self._level, self._n_of_level = find_root(level), self._trend.window + self.delay
-
-    def state_dict(self) -> dict[str, Any]:
-        """What it remembers, as JSON."""
-        latest = [list(one) for one in zip(self._positions, self._roots, strict=True)]
-        noise = [self._product, self._square, self._residual]
-        return {"trend": self._trend.state_dict(), "latest": latest, "noise": noise, "level": [self._level, self._n_of_level]}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        self._trend.load_state_dict(state["trend"])
-        self._positions = deque(position for position, _ in state["latest"])
-        self._roots = deque(root for _, root in state["latest"])
-        self._product, self._square, self._residual = state["noise"]
-        self._level, self._n_of_level = state["level"]
-
-    def _find_logarithm(self, root: float) -> float:
-        return math.asinh(restore_root(root) / (2 * self._least))
-
-    def _extend(self, line: Trend | None) -> None:
-        """Let the line see the oldest of the last values; an outlier no farther than OUTLIER."""
-        position, value = self._positions.popleft(), self._roots.popleft()
+    def extend(self, value: float, *, position: float, line: Trend | None) -> None:
+        """Let the line see a value, or OUTLIER where it is farther from what `line`, the fit so far, expects."""
         if line is not None and line.n >= LEAST_VALUES and line.residual_sd > 0:
             expected = line.predict(position)
             residual = (value - expected) / line.residual_sd
@@ -139,14 +82,18 @@ class TrendBreakDetector:
             self._product += MEMORY * (residual * self._residual - self._product)
             self._square += MEMORY * (residual * residual - self._square)
             self._residual = residual
-        self._trend.observe(value, position=position)
+        self.trend.observe(value, position=position)
 
-    def _judge(self, line: Trend, values: Sequence[float], *, level: float) -> Departure:
-        latest = self.delay - MEAN_OF
+    def judge(self, line: Trend | None, latest: Latest, *, transform: Callable[[float], float] | None = None) -> Departure | None:
+        """Where the last values are against `line`; None where it has no LEAST_VALUES, or fits all too well.
+
+        Args:
+            transform: the scale of `line` and `latest`, from that of the values.
+        """
+        if line is None or line.n < LEAST_VALUES or line.residual_sd <= 0:
+            return None
         n, line_mean, center, slope, slope_error, sd = line
-        ordered = sorted(islice(values, latest, None))
-        mean = (sum(ordered[1:-1]) + ordered[1] + ordered[-2]) / MEAN_OF
-        middle = sum(islice(self._positions, latest, None)) / MEAN_OF - center
+        middle = latest.middle - center
         correlation = self._product / (self._square + 0.05)
         correlation = 0.0 if correlation < 0 else LONGEST_MEMORY if correlation > LONGEST_MEMORY else correlation
         widening = (1 + correlation) / (1 - correlation)
@@ -155,12 +102,131 @@ class TrendBreakDetector:
         variance = of_mean + widening * (1 / n + of_slope * of_slope)
         rise = slope * middle
         expected, low = (line_mean + rise, line_mean) if rise > 0 else (line_mean, line_mean + rise)
-        at_end = line_mean + slope * (self._positions[-1] - center)
+        at_end = line_mean + slope * (latest.position - center)
         if self._n_of_level:
+            level = self._level if transform is None else transform(self._level)
             expected, low, at_end = max(expected, level), min(low, level), max(at_end, level)
             variance += LEVEL_VARIANCE
         error = sd * math.sqrt(variance)
-        return Departure((mean - expected) / error, (low - mean) / error, low, at_end)
+        return Departure((latest.mean - expected) / error, (low - latest.mean) / error, low, at_end)
+
+    def settle(self, level: float) -> None:
+        """Take `level`, the median of the last three values, for one that has been told."""
+        self._level, self._n_of_level = level, self.trend.window + self.delay
+
+    def age(self) -> None:
+        """One value later."""
+        if self._n_of_level:
+            self._n_of_level -= 1
+
+    def clear(self) -> None:
+        """Forget every value."""
+        self.trend.clear()
+        self._product = self._square = self._residual = 0.0
+        self._n_of_level = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, as JSON."""
+        noise = [self._product, self._square, self._residual]
+        return {"trend": self.trend.state_dict(), "noise": noise, "level": [self._level, self._n_of_level]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.trend.load_state_dict(state["trend"])
+        self._product, self._square, self._residual = state["noise"]
+        self._level, self._n_of_level = state["level"]
+
+
+class TrendBreakDetector:
+    """Holds the mean of the last values against lines through those that ended some values before; constant time a value, amortised.
+
+    The lines are of the root of the series: KL grows with the square of the distance that a policy has gone. `judge_logarithms` asks the
+    same on a logarithmic scale, on which growth by a constant share a step is a line: a series that departs from both grows faster than
+    its past led anyone to expect. State is JSON.
+    """
+
+    def __init__(self, lines: Sequence[tuple[int, int]], *, least: float) -> None:
+        """Build it.
+
+        Args:
+            lines: window and delay of each; see DelayedLine.
+            least: what nothing can be told from zero below, in the series' unit; above 0.
+        """
+        self._least = least
+        self._lines = [DelayedLine(window, delay) for window, delay in lines]
+        longest = max(delay for _, delay in lines)
+        self._positions: deque[float] = deque(maxlen=longest)
+        self._roots: deque[float] = deque(maxlen=longest)
+
+    def observe(self, value: float, *, position: float) -> list[Departure | None]:
+        """Take in the next value, in the series' unit.
+
+        Returns:
+            For each line the departure from it, on the scale of roots; None until the line has LEAST_VALUES.
+        """
+        positions, roots = self._positions, self._roots
+        n = len(roots)
+        fits = []
+        for one in self._lines:
+            line = one.trend.fit()
+            if n >= one.delay:
+                one.extend(roots[-one.delay], position=positions[-one.delay], line=line)
+            one.age()
+            fits.append(line)
+        positions.append(position)
+        roots.append(find_root(value))
+        if n + 1 < MEAN_OF:
+            return [None] * len(fits)
+        latest = self._find_latest()
+        return [one.judge(line, latest) if n + 1 >= one.delay else None for one, line in zip(self._lines, fits, strict=True)]
+
+    def judge_logarithms(self, index: int) -> Departure | None:
+        """The last value's departure from a line on the scale of asinh(x / 2 least); None where there is none of roots."""
+        one = self._lines[index]
+        trend = RollingTrend(one.trend.window + 1)
+        for position, root in one.trend.points:
+            trend.observe(self._find_logarithm(root), position=position)
+        return one.judge(trend.fit(), self._find_latest(self._find_logarithm), transform=self._find_logarithm)
+
+    def find_last_position(self) -> float:
+        """Step of the first of the last values whose mean was judged."""
+        return self._positions[-MEAN_OF]
+
+    def clear(self) -> None:
+        """Forget every value."""
+        self._positions.clear()
+        self._roots.clear()
+        for one in self._lines:
+            one.clear()
+
+    def settle(self, level: float) -> None:
+        """Take `level`, the median of the last three values, in the series' unit, for one that has been told."""
+        for one in self._lines:
+            one.settle(find_root(level))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, as JSON."""
+        latest = [list(one) for one in zip(self._positions, self._roots, strict=True)]
+        return {"latest": latest, "lines": [one.state_dict() for one in self._lines]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._positions.clear()
+        self._roots.clear()
+        self._positions.extend(position for position, _ in state["latest"])
+        self._roots.extend(root for _, root in state["latest"])
+        for one, remembered in zip(self._lines, state["lines"], strict=True):
+            one.load_state_dict(remembered)
+
+    def _find_latest(self, transform: Callable[[float], float] | None = None) -> Latest:
+        roots = list(self._roots)[-MEAN_OF:]
+        ordered = sorted(roots if transform is None else map(transform, roots))
+        mean = (sum(ordered[1:-1]) + ordered[1] + ordered[-2]) / MEAN_OF
+        positions = list(self._positions)[-MEAN_OF:]
+        return Latest(mean, sum(positions) / MEAN_OF, positions[-1])
+
+    def _find_logarithm(self, root: float) -> float:
+        return math.asinh(restore_root(root) / (2 * self._least))
 
 
 def find_root(value: float) -> float:

@@ -13,11 +13,11 @@ LEVEL = 20.0
 
 
 def build(window: int = WINDOW, delay: int = DELAY) -> TrendBreakDetector:
-    return TrendBreakDetector(window, delay, least=1e-3)
+    return TrendBreakDetector([(window, delay)], least=1e-3)
 
 
 def observe_roots(detector: TrendBreakDetector, roots: Iterable[float], *, start: int = 0) -> list[Departure | None]:
-    return [detector.observe(restore_root(LEVEL + float(root)), position=step) for step, root in enumerate(roots, start=start)]
+    return [detector.observe(restore_root(LEVEL + float(root)), position=step)[0] for step, root in enumerate(roots, start=start)]
 
 
 def observe_all(detector: TrendBreakDetector, roots: Iterable[float]) -> list[float]:
@@ -28,8 +28,8 @@ def is_faster(values: Iterable[float]) -> bool:
     """Whether a series, in its own unit, is ever far above the line of its roots, and above that of its logarithms."""
     detector, told = build(60, 40), False
     for step, value in enumerate(values):
-        departure = detector.observe(float(value), position=step)
-        on_logs = detector.judge_logarithms() if departure is not None and departure.t > 4 else None
+        (departure,) = detector.observe(float(value), position=step)
+        on_logs = detector.judge_logarithms(0) if departure is not None and departure.t > 4 else None
         told = told or (on_logs is not None and on_logs.t > 2.5)
     return told
 
