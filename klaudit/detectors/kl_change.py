@@ -248,18 +248,21 @@ class KLChangeDetector:
     def _find_lasting(self, surprise: Surprise, departures: Sequence[Departure | None], *, value: float, position: float) -> Change | None:
         """The first that holds of: level, slope, variance; one change is told once."""
         limits, sums, expected = self.limits, self._sums, surprise.expected
+        departed = [
+            (index, one) for index, one in enumerate(departures) if one is not None and one.is_over(limits.slope + LINES[index].more)
+        ]
+        rising, falling = sums.level_up.is_over(limits.level), sums.level_down.is_over(limits.level)
+        scattering = sums.variance.is_over(limits.variance, n=3)
+        if not (departed or rising or falling or scattering):
+            return None
         told = Change("level", 1, 0.0, limits.level, expected, position, statistic="sum")
-        if sums.level_up.is_over(limits.level) and value > expected and self._rises(value):
+        if rising and value > expected and self._rises(value):
             return _tell_sum(told, sums.level_up)
-        if sums.level_down.is_over(limits.level) and self._falls(value):
+        if falling and self._falls(value):
             return _tell_sum(replace(told, direction=-1), sums.level_down)
-        for index, departure in enumerate(departures):
-            if departure is not None and departure.is_over(limits.slope + LINES[index].more):
-                change = self._tell_departure(told, departure, index=index)
-                if change is not None:
-                    return change
-        scatters = sums.variance.is_over(limits.variance, n=3)
-        return _tell_sum(replace(told, kind="variance", limit=limits.variance), sums.variance) if scatters else None
+        slopes = (self._tell_departure(told, one, index=index) for index, one in departed)
+        of_variance = _tell_sum(replace(told, kind="variance", limit=limits.variance), sums.variance) if scattering else None
+        return next((one for one in slopes if one is not None), of_variance)
 
     def _rises(self, value: float) -> bool:
         median = find_median(list(self._recent))
