@@ -24,7 +24,7 @@ from klaudit.exchange.steps_file import write_steps_file
 from klaudit.records import Run
 from klaudit.store import Store, open_store
 from klaudit.workflows.drift import DriftRequest, measure_drift, plan_drift
-from klaudit.workflows.recorded_runs import save_recorded_run
+from klaudit.workflows.recorded_runs import hide_folders, save_recorded_run
 
 SAMPLE_RUN_DRIFT = MeasurementSettings(samples_per_prompt=4, forward=False)
 
@@ -75,7 +75,7 @@ def record_sample_run(directory: Path, *, on_step: OnStep | None = None) -> None
 def record_steps(directory: Path, *, on_step: OnStep | None = None) -> None:
     """Train the run of a directory and write its steps beside its config, and nothing else."""
     with _train(directory, on_step=on_step) as training:
-        run = replace(training.store.runs.get(training.run.id), config=training.config)
+        run = hide_folders(replace(training.store.runs.get(training.run.id), config=training.config))
         write_steps_file(directory / "steps.jsonl", run=run, steps=training.store.steps.list(run.id))
 
 

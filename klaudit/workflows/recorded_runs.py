@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from klaudit.exchange.recorded_run import RecordedRun, read_recorded_run, write_recorded_run
+from klaudit.records import Run
 from klaudit.store import Store
 from klaudit.workflows.loading import LoadedRun, load_run, recall_run
 
@@ -45,7 +46,7 @@ def save_recorded_run(store: Store, name: str, directory: Path, *, config: Mappi
     """
     run = store.runs.get(name)
     recorded = RecordedRun(
-        run=replace(run, config=config) if config is not None else run,
+        run=hide_folders(run if config is None else replace(run, config=config)),
         steps=store.steps.list(run.id),
         samples=store.samples.list(run.id),
         # Where the weights lay on the machine that measured them is nobody's business; the checkpoint's own name is.
@@ -53,3 +54,15 @@ def save_recorded_run(store: Store, name: str, directory: Path, *, config: Mappi
         budgets=tuple(replace(budget, run_id=None, id="") for budget in store.budgets.for_run(run)),
     )
     write_recorded_run(directory, recorded)
+
+
+def hide_folders(run: Run) -> Run:
+    """The run with models and tokenizers named as they are, without the folders that they lay in: those are nobody's business."""
+    if run.identity is None:
+        return run
+    return replace(run, identity={key: _hide_folder(part) for key, part in run.identity.items()})
+
+
+def _hide_folder(part: Any) -> Any:
+    name = part.get("name") if isinstance(part, Mapping) else None
+    return {**part, "name": Path(name).name} if isinstance(name, str) and Path(name).is_absolute() else part

@@ -7,7 +7,7 @@ from klaudit.errors import InvalidStepsFile, RunNotFound
 from klaudit.exchange.recorded_run import read_recorded_run, write_recorded_run
 from klaudit.records import KLBudget, TextSample
 from klaudit.store import Store
-from klaudit.workflows.recorded_runs import load_recorded_run, save_recorded_run
+from klaudit.workflows.recorded_runs import hide_folders, load_recorded_run, save_recorded_run
 from tests.exchange.test_recorded_run import make_recorded_run
 from tests.workflows.recordings import begin, make_step, record_all
 
@@ -76,6 +76,12 @@ def test_a_run_of_the_store_is_saved_as_it_was_recorded(store_url: str, store: S
     assert [(one.checkpoint, one.run_id) for one in saved.drift] == [("checkpoint-2", None)]
     assert [(one.limit, one.run_id) for one in saved.budgets] == [(1.0, None)]
     assert "/home/somebody" not in "".join(path.read_text() for path in (tmp_path / "saved").iterdir())
+
+
+def test_the_folders_that_models_lay_in_are_nobodys_business() -> None:
+    identity = {"policy": {"name": "/home/somebody/models/small", "digest": "sha256:1"}, "reference": {"name": "org/small"}, "seed": 7}
+    hidden = hide_folders(replace(make_recorded_run().run, identity=identity))
+    assert hidden.identity == {"policy": {"name": "small", "digest": "sha256:1"}, "reference": {"name": "org/small"}, "seed": 7}
 
 
 def test_a_run_that_is_not_there_is_not_saved(store: Store, tmp_path: Path) -> None:
