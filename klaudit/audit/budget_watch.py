@@ -12,7 +12,8 @@ from klaudit.records.series import ONE_SIDED_95
 LEAST_KNOWN_WEIGHT = 0.99
 """Share of an EWMA's weight that must come from readings with a standard error before the EWMA has one."""
 
-ONE_SIDED = "one-sided 95% lower bound"
+ONE_SIDED = "its one-sided 95% lower bound"
+OF_INTERVAL = "the lower end of its 95% interval over prompts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +161,8 @@ class CheckpointWatch:
             step=measurement.step,
             value=value,
             lower_bound=value if value == math.inf else low,
-            subject=f"Measured drift of checkpoint {measurement.checkpoint} (full, n = {measurement.n_sequences})",
-            bound_name="95% interval's lower end",
+            subject=name_measured(measurement),
+            bound_name=OF_INTERVAL,
         )
 
     @property
@@ -200,3 +201,10 @@ def describe_budget(budget: KLBudget) -> dict[str, Any]:
     """A budget as JSON evidence."""
     names = ("id", "limit", "unit", "scope", "window_steps", "on", "action", "owner", "reason")
     return {name: getattr(budget, name) for name in names}
+
+
+def name_measured(one: DriftMeasurement) -> str:
+    """Which checkpoint was measured, and on what, for people."""
+    n_prompts, prompt_set = one.settings.get("n_prompts"), one.settings.get("prompt_set")
+    of_prompts = f" of the {n_prompts} prompts {prompt_set!r}" if n_prompts and prompt_set else ""
+    return f"The measured drift of checkpoint {one.checkpoint} (full vocabulary, {one.n_sequences:,} completions{of_prompts})"

@@ -1,6 +1,7 @@
 """What the rules on changes of the governing KL have in common."""
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import Field
@@ -9,7 +10,7 @@ from klaudit.audit.change_watch import KLChange
 from klaudit.audit.observation import Observation
 from klaudit.audit.rule import Rule, RuleParameters
 from klaudit.detectors.kl_change import WARM_UP
-from klaudit.records import UNIT_LABELS, KLReading, Run
+from klaudit.records import UNIT_LABELS, Finding, KLReading, Run
 
 LOOK = "Look at the sampled texts, learning rate, clip fraction and policy-update KL around this step"
 
@@ -41,13 +42,20 @@ class ChangeRule(Rule[C], Generic[C]):
         """See Rule."""
         self._n_readings = 0
 
-    def count(self, observation: Observation) -> bool:
-        """Count a finite governing reading; False where the step has none."""
-        if observation.governing is None or not observation.governing.is_finite:
-            return False
+    def observe(self, observation: Observation) -> Iterable[Finding]:
+        """See Rule."""
+        governing = observation.governing
+        if governing is None or not governing.is_finite:
+            return ()
         self._n_readings += 1
         self.most_readings = max(self.most_readings, self._n_readings)
-        return True
+        if observation.change is None and observation.jump_outcome is None and not self.episode.is_open:
+            return ()
+        return self.follow(observation)
+
+    @abstractmethod
+    def follow(self, observation: Observation) -> Iterator[Finding]:
+        """Judge a finite reading with a change or with what became of a jump, or while an episode is open."""
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""

@@ -63,24 +63,23 @@ class DepartureRule(Rule[D], Generic[D]):
         self.watch.begin_segment()
         self.excursions = tuple(self.list_excursions())
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         watch = self.watch
         watch.observe(observation)
         if watch.value is None:
-            return
+            return ()
         self.watch_witnesses(observation, watch.value)
         departure, start = watch.departure, watch.start.level
         if departure is None or start is None or not self.is_start(start):
-            return
+            return ()
         self.has_judged = True
         record = observation.record
         fast, slow = self._judge_fast(departure, step=record.step), self.judge_slow(departure, start=start, step=record.step)
-        for episode, judgement in ((self.fast, fast), (self.slow, slow)):
-            if judgement is not None or episode.is_open:
-                finding = episode.observe(record, judgement)
-                if finding is not None:
-                    yield finding
+        if fast is None and slow is None and not (self.fast.is_open or self.slow.is_open):
+            return ()
+        told = self.fast.observe(record, fast), self.slow.observe(record, slow)
+        return [finding for finding in told if finding is not None]
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""

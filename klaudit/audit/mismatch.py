@@ -1,5 +1,6 @@
 """Which of a run's numbers say how far the engine that samples and the trainer that scores are apart."""
 
+import math
 from collections.abc import Mapping
 
 from klaudit.audit.observation import complete_reading
@@ -38,8 +39,8 @@ def read_mismatch(record: StepRecord, *, key: str, run: Run) -> float | None:
     if reading.series.unit == "nats_per_token":
         return reading.value
     completed = complete_reading(record, key=key, run=run)
-    per_token = None if completed is None else completed.to_unit("nats_per_token")
-    return per_token.value if per_token is not None and per_token.is_finite else None
+    per_token = None if completed is None else completed.value_in("nats_per_token")
+    return per_token if per_token is not None and math.isfinite(per_token) else None
 
 
 def includes_staleness(run: Run) -> bool:

@@ -73,9 +73,12 @@ def observe_record(record: StepRecord, *, run: Run, governing_key: str | None, c
 
 def list_wild(record: StepRecord) -> list[str]:
     """Names of a step's numbers that are NaN, infinite, or too large for their squares to be numbers."""
-    values = (*record.metrics.values(), *[one.value for one in record.readings.values()], record.kl.value, record.beta, record.score)
+    values = (*record.metrics.values(), record.kl.value, record.beta, record.score)
+    total = sum(map(abs, filter(None, values)))
+    for reading in record.readings.values():
+        total += abs(reading.value or 0.0)
     # True of all but the rarest steps, and never of one with a NaN or an infinity in it.
-    if sum(map(abs, filter(None, values))) < FARTHEST:
+    if total < FARTHEST:
         return []
     numbers = [("beta", record.beta), ("score", record.score), (PRIMARY, record.kl.value)]
     numbers += [(key, reading.value) for key, reading in record.readings.items()]

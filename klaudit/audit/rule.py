@@ -13,6 +13,9 @@ __all__ = ["Rule", "RuleParameters"]
 
 P = TypeVar("P", bound=RuleParameters)
 
+NOTHING: frozenset[str] = frozenset()
+"""What a rule needs of steps that it does not look at."""
+
 
 class Rule(ABC, Generic[P]):
     """One rule over one run. State starts again with each segment unless the rule says otherwise."""
@@ -27,7 +30,8 @@ class Rule(ABC, Generic[P]):
     """What its findings can be."""
     parameters_model: type[P]
     needs: frozenset[str] | None = None
-    """Metrics of which a step has to have one to matter to the rule, which may not be shown other steps; None: every step matters."""
+    """Metrics of which a step has to have one to matter to the rule, which may not be shown other steps; None: every step matters.
+    NOTHING: no step does, or none does any more."""
 
     def __init__(self, run: Run, *, parameters: P, budgets: Sequence[KLBudget] = ()) -> None:
         self.run = run
@@ -36,8 +40,8 @@ class Rule(ABC, Generic[P]):
         self.episodes: list[Episode] = []
 
     @abstractmethod
-    def observe(self, observation: Observation) -> Iterator[Finding]:
-        """Look at the next step; gives the findings that are new or changed by it."""
+    def observe(self, observation: Observation) -> Iterable[Finding]:
+        """Look at the next step; gives the findings that are new or changed by it: nearly always none, which a tuple says fastest."""
 
     def observe_drift(self, measurements: Iterable[DriftMeasurement]) -> Iterator[Finding]:
         """Look at what was measured on the run's checkpoints; most rules do not."""

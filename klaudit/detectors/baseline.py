@@ -19,28 +19,20 @@ class FirstValues:
         if n < 1:
             raise InvalidRecord(f"FirstValues needs 1 value or more; got {n!r}")
         self.n = n
-        self._values: list[float] = []
-        self._level: float | None = None
-        self._sd = 0.0
-
-    @property
-    def level(self) -> float | None:
+        self.level: float | None = None
         """Their median, in the series' unit; None until there are `n`."""
-        return self._level
-
-    @property
-    def sd(self) -> float:
+        self.sd = 0.0
         """1.4826 times their median absolute deviation, in the series' unit; 0 until there are `n`."""
-        return self._sd
+        self._values: list[float] = []
 
     def observe(self, value: float) -> None:
         """Take in the next value; after the first `n` nothing changes."""
-        if self._level is not None or not math.isfinite(value):
+        if self.level is not None or not math.isfinite(value):
             return
         self._values.append(value)
         if len(self._values) >= self.n:
-            self._level = find_median(self._values)
-            self._sd = MAD_TO_SD * find_median([abs(one - self._level) for one in self._values])
+            self.level = find_median(self._values)
+            self.sd = MAD_TO_SD * find_median([abs(one - self.level) for one in self._values])
 
     def state_dict(self) -> dict[str, Any]:
         """What it remembers, as JSON."""
@@ -48,7 +40,7 @@ class FirstValues:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
-        self._values, self._level, self._sd = [], None, 0.0
+        self._values, self.level, self.sd = [], None, 0.0
         for value in state["values"]:
             self.observe(value)
 

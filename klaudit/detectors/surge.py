@@ -54,6 +54,7 @@ class SurgeDetector:
         self.floor = floor
         self.least_times = least_times
         self.least_sd = least_sd
+        self._least_rise = math.log(least_times)
         self._median = RollingMedian(window)
         self._logs: deque[float] = deque(maxlen=window)
 
@@ -93,7 +94,7 @@ class SurgeDetector:
     def _judge(self, log: float) -> Surge | None:
         usual = self._median.find()
         assert usual is not None
-        if log - usual < math.log(self.least_times):
+        if log - usual < self._least_rise:
             return None
         crest = sorted(self._logs)[int(CREST * (len(self._logs) - 1))]
         if log - crest < math.log(2):

@@ -39,7 +39,7 @@ def keep_number(value: float | None) -> float | None:
 
 def read_d(reading: KLReading | None) -> float | None:
     """The d of a reading, in sqrt(nats); a negative estimate counts as 0. None where it cannot be had in nats per sequence."""
-    value = None if reading is None else keep_number(reading.to_unit("nats_per_sequence").value)
+    value = None if reading is None else keep_number(reading.value_in("nats_per_sequence"))
     return None if value is None else math.sqrt(max(value, 0.0))
 
 

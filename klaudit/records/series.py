@@ -173,10 +173,23 @@ class KLReading:
         """
         if self.value is None or self.series.unit == unit:
             return self
-        if "unknown" in (self.series.unit, unit) or self.mean_length is None or not 0 < self.mean_length < math.inf:
+        factor = self._find_factor(unit)
+        if factor is None:
             why = "" if "unknown" in (self.series.unit, unit) else " without a mean response length"
             reason = f"cannot turn {UNIT_LABELS[self.series.unit]} into {UNIT_LABELS[unit]}{why}"
             return KLReading.absent(replace(self.series, unit=unit), reason)
-        factor = self.mean_length if unit == "nats_per_sequence" else 1 / self.mean_length
         standard_error = None if self.standard_error is None else self.standard_error * factor
         return replace(self, series=replace(self.series, unit=unit), value=self.value * factor, standard_error=standard_error)
+
+    def value_in(self, unit: Unit) -> float | None:
+        """The value that `to_unit` gives, in a fraction of the time; None where it gives none."""
+        if self.value is None or self.series.unit == unit:
+            return self.value
+        factor = self._find_factor(unit)
+        return None if factor is None else self.value * factor
+
+    def _find_factor(self, unit: Unit) -> float | None:
+        """What turns the series' unit into another one; None where that is not known."""
+        if "unknown" in (self.series.unit, unit) or self.mean_length is None or not 0 < self.mean_length < math.inf:
+            return None
+        return self.mean_length if unit == "nats_per_sequence" else 1 / self.mean_length

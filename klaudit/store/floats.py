@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, Literal
 
+from pydantic_core import from_json
+
 from klaudit.errors import InvalidRecord
 from klaudit.records.non_finite import NON_FINITE, encode_float
 
 FloatKind = Literal["finite", "nan", "inf", "-inf"]
-
-_DECODER = json.JSONDecoder()
 
 
 def classify_float(value: float) -> FloatKind:
@@ -56,11 +56,9 @@ def encode_json(value: object) -> str:
 def decode_json(text: str) -> Any:
     """What `encode_json` was given, tuples as lists."""
     try:
-        value, end = _DECODER.raw_decode(text)
-    except ValueError:
-        end = -1
-    if end != len(text):
-        # Spaces around it, which klaudit does not write, or no JSON: what is common is told apart without a second look.
+        # A third of the time that Python's own decoder takes, and an audit waits for two of each step.
+        value = from_json(text)
+    except ValueError:  # what this decoder does not know: half of a surrogate pair, more than 200 levels; or no JSON
         value = json.loads(text)
     return _unspell(value) if _looks_spelled(text) else value
 

@@ -118,6 +118,31 @@ class StepRepository:
             limit: at most so many.
             newest_first: in the opposite order; `after` is still what comes later.
         """
+        rows, series = self._read_rows(run_id, segment=segment, after=after, limit=limit, newest_first=newest_first)
+        return [from_step_row(row, series) for row in rows]
+
+    def iterate(self, run_id: str, *, page: int = 2_000) -> Iterator[StepRecord]:
+        """Every step in order of segment and step: read page by page, each decoded as it is asked for, so that few are held at once."""
+        after: tuple[int, int] | None = None
+        while True:
+            rows, series = self._read_rows(run_id, after=after, limit=page)
+            if not rows:
+                return
+            for row in rows:
+                record = from_step_row(row, series)
+                yield record
+            after = find_place(record)
+
+    def _read_rows(
+        self,
+        run_id: str,
+        *,
+        segment: int | None = None,
+        after: tuple[int, int] | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> tuple[Sequence[Sequence[Any]], Mapping[str, KLSeries]]:
+        """What `list` gives, not yet decoded, and the run's series."""
         order = (steps.c.segment.desc(), steps.c.step.desc()) if newest_first else (steps.c.segment, steps.c.step)
         query = _SELECT_STEPS.where(steps.c.run_id == run_id).order_by(*order).limit(limit)
         if segment is not None:
@@ -126,14 +151,7 @@ class StepRepository:
             query = query.where(tuple_(steps.c.segment, steps.c.step) > after)
         with self._database.reading() as connection:
             series = read_series(connection, run_id)
-            return [from_step_row(row, series) for row in connection.execute(query).all()]
-
-    def iterate(self, run_id: str, *, page: int = 2_000) -> Iterator[StepRecord]:
-        """Every step in order of segment and step, read page by page."""
-        after: tuple[int, int] | None = None
-        while records := self.list(run_id, after=after, limit=page):
-            yield from records
-            after = find_place(records[-1])
+            return connection.execute(query).all(), series
 
     def read(self, run_id: str, places: Collection[tuple[int, int]]) -> Sequence[StepRecord]:
         """Those of some steps that are there, in order.

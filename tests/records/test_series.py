@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from klaudit.errors import InvalidRecord
 from klaudit.records import KLReading, KLSeries, find_governing_series, find_update_series
+from klaudit.records.series import Unit
 
 PER_TOKEN = KLSeries(estimator="full", unit="nats_per_token", aggregation="batch_mean")
 PER_SEQUENCE = KLSeries(estimator="full", unit="nats_per_sequence", aggregation="batch_mean")
@@ -121,6 +122,15 @@ def test_a_reading_comes_back_from_the_other_unit(value: float, error: float, le
     assert back.series == PER_TOKEN
     assert back.value == pytest.approx(value, rel=1e-12)
     assert back.standard_error == pytest.approx(error, rel=1e-12)
+
+
+@pytest.mark.parametrize("value", [None, 0.25, -0.1, 0.0, math.nan, math.inf, 3])
+@pytest.mark.parametrize("length", [None, 16.0, 7.3, 0.0, -3.0, math.nan, math.inf])
+@pytest.mark.parametrize("series", [PER_TOKEN, PER_SEQUENCE, KLSeries(estimator="k1")])
+@pytest.mark.parametrize("unit", ["nats_per_token", "nats_per_sequence", "unknown"])
+def test_the_value_alone_is_that_of_the_converted_reading(value: float | None, length: float | None, series: KLSeries, unit: Unit) -> None:
+    reading = KLReading.absent(series, "not due") if value is None else KLReading(series, value, mean_length=length)
+    assert repr(reading.value_in(unit)) == repr(reading.to_unit(unit).value)
 
 
 @pytest.mark.parametrize("length", [None, 0.0, -3.0, math.nan, math.inf])

@@ -46,6 +46,17 @@ def test_any_value_comes_back_from_json_and_words_stay_words(value: object) -> N
     assert repr(decode_json(encode_json(value))) == repr(value)
 
 
+@pytest.mark.parametrize("value", ["half of a pair: \ud800", [[["deep"]]] * 2, json.loads("[" * 300 + "]" * 300), 10**400, 1e-320])
+def test_what_the_fast_decoder_does_not_know_comes_back_too(value: object) -> None:
+    assert repr(decode_json(encode_json(value))) == repr(value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1,]", "01", '{"kl":1} and more', "'kl'"])
+def test_what_is_no_json_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="line 1 column"):
+        decode_json(text)
+
+
 @given(JSON_VALUES)
 def test_what_is_written_is_json_to_any_strict_reader(value: object) -> None:
     json.loads(encode_json(value), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))

@@ -38,6 +38,17 @@ RECORDS = st.builds(
 )
 
 
+@pytest.mark.parametrize("page", [1, 2, 5, 6, 100])
+def test_pages_of_any_size_give_every_step_once_and_in_order(store_with_run: Store, page: int) -> None:
+    written = [replace(make_step(), step=step, segment=segment) for segment, step in [(0, 3), (0, 7), (0, 9), (1, 2), (1, 8)]]
+    store_with_run.steps.add_all("id-1", [LoggedStep(one) for one in reversed(written)])
+    assert list(store_with_run.steps.iterate("id-1", page=page)) == written
+
+
+def test_a_run_without_steps_gives_none(store_with_run: Store) -> None:
+    assert not list(store_with_run.steps.iterate("id-1"))
+
+
 def test_a_step_comes_back_as_it_was_stored(store_with_run: Store) -> None:
     store_with_run.steps.add("id-1", make_step())
     assert store_with_run.steps.list("id-1") == [make_step()]

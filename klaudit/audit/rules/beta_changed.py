@@ -1,7 +1,7 @@
 """KLA402 beta_changed."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
@@ -89,20 +89,19 @@ class BetaChanged(Rule[BetaChangedParameters]):
         """See Rule: the next beta is held against the last one of the segment before."""
         self._watch.begin_segment()
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         beta = observation.number("beta")
         if beta is None:
-            return
+            return ()
         self.n_betas += 1
         move = self._watch.observe(beta)
         self._recent.append((observation.record.step, beta))
         if move is None and not self.episode.is_open:
-            return
+            return ()
         judgement = None if move is None or self._is_listed(beta) else self._judge(move, record=observation.record)
         finding = self.episode.observe(observation.record, judgement)
-        if finding is not None:
-            yield finding
+        return () if finding is None else (finding,)
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""

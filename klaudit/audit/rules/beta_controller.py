@@ -1,7 +1,7 @@
 """KLA403 beta_controller."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -113,26 +113,28 @@ class BetaController(Rule[BetaControllerParameters]):
         self._is_unit_told = False
         self._saturation = SaturationWatch(band=parameters.band, least=parameters.saturated_steps)
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         record = observation.record
+        findings: list[Finding] = []
         if not self._has_begun:
             self._has_begun = True
-            yield from self._check_numbers(record)
+            findings += self._check_numbers(record)
         beta = observation.number("beta")
         if beta is None:
-            return
+            return findings
         self.n_betas += 1
         if record.segment != self._segment:
-            yield from self._begin_segment(record, beta)
+            findings += self._begin_segment(record, beta)
         elif self._last is not None and beta != self._last:
             self._follow(record, beta)
         if self.target is not None and observation.governing is not None:
-            yield from self._compare(record, beta, reading=observation.governing, target=self.target)
+            findings += self._compare(record, beta, reading=observation.governing, target=self.target)
         is_within = self._least <= beta <= self._most and not self._is_out
         if not is_within and beta > 0 and (self.settings.is_adaptive or self._n_turns >= LEAST_TURNS):
-            yield from self._check_range(record, beta)
+            findings += self._check_range(record, beta)
         self._last = beta
+        return findings
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""

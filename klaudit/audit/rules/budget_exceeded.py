@@ -9,7 +9,7 @@ from pydantic import Field
 from klaudit.audit.budget_watch import BudgetLevel, BudgetWatch, CheckpointWatch, describe_budget, list_latest_drift
 from klaudit.audit.episode import Episode, Judgement
 from klaudit.audit.observation import Observation, complete_reading
-from klaudit.audit.rule import Rule, RuleParameters
+from klaudit.audit.rule import NOTHING, Rule, RuleParameters
 from klaudit.records import UNIT_LABELS, DriftMeasurement, Finding, KLBudget, Run, Severity
 
 REMEDIES = {
@@ -38,13 +38,15 @@ class BudgetExceeded(Rule[BudgetExceededParameters]):
         A checkpoint whose drift is infinite is over every limit; one whose drift is NaN is left out and named in the coverage.
 
     Formula:
-        warning: value > limit. critical: value - 1.645 SE > limit, the one-sided 95% lower bound (checkpoint: the lower end of the
-        measured 95% interval). window: m = (1 - a) m + a x and SE^2 = (1 - a)^2 SE^2 + a^2 SE_x^2 with a = 2 / (N + 1), started by the
-        first reading. path: values and squared standard errors add up. Without a standard error there is no critical, and the message says so.
+        warning: value > limit. critical: value - 1.645 SE > limit, the one-sided 95% lower bound. checkpoint: critical where the lower
+        end of the measured 95% interval over prompts is over the limit, or the drift is infinite. window: m = (1 - a) m + a x and
+        SE^2 = (1 - a)^2 SE^2 + a^2 SE_x^2 with a = 2 / (N + 1), started by the first reading. path: values and squared standard errors
+        add up. Without a standard error there is no critical, and the message says so.
 
     Why it matters:
         The budget is what the owner of the run promised about the distance to the reference. A batch of 16 sequences can be over it by
-        chance: the bound tells that from a breach that noise cannot explain.
+        chance: the bound tells that from a breach that noise cannot explain. A checkpoint is measured on a set of prompts: its interval
+        says how far other prompts like these may put it.
 
     Parameters and where the defaults come from:
         The limit, unit and scope are the budget's own; no budget exists unless a person set one. quiet_steps 3 is a convention, so
@@ -68,7 +70,7 @@ class BudgetExceeded(Rule[BudgetExceededParameters]):
         on_steps = [budget for budget in budgets if budget.scope != "checkpoint"]
         self.watches = [BudgetWatch(budget, run=run, n_kept=parameters.evidence_steps) for budget in on_steps]
         self.by_watch = [(watch, self._start_episode(watch.budget, series=watch.key)) for watch in self.watches]
-        self.needs = None if self.watches else frozenset()
+        self.needs = None if self.watches else NOTHING
         self.checkpoint_watches = [CheckpointWatch(budget) for budget in budgets if budget.scope == "checkpoint"]
 
     def reset(self) -> None:
@@ -124,7 +126,7 @@ class BudgetExceeded(Rule[BudgetExceededParameters]):
             severity=Severity.CRITICAL if is_critical else Severity.WARNING,
             badness=level.value,
             message=f"{level.subject} was {level.value:.3g} {UNIT_LABELS[budget.unit]} at step {level.step}, "
-            f"over the limit of {budget.label}; {_explain_bound(level, is_critical=is_critical)}.",
+            f"over the limit of {budget.label}; {_explain_bound(level, scope=budget.scope, is_critical=is_critical)}.",
             remedy=REMEDIES[budget.scope],
             value=level.value,
             threshold=budget.limit,
@@ -133,11 +135,12 @@ class BudgetExceeded(Rule[BudgetExceededParameters]):
         )
 
 
-def _explain_bound(level: BudgetLevel, *, is_critical: bool) -> str:
+def _explain_bound(level: BudgetLevel, *, scope: str, is_critical: bool) -> str:
+    bound, chance = level.bound_name, "other prompts" if scope == "checkpoint" else "noise"
     if level.lower_bound is None:
         return "its standard error is unknown, so this cannot become critical"
     if level.lower_bound == math.inf:
         return "no noise explains infinity"
     if is_critical:
-        return f"so is its {level.bound_name}, {level.lower_bound:.3g}"
-    return f"its {level.bound_name}, {level.lower_bound:.3g}, is not, so noise could explain it"
+        return f"so is {bound}, {level.lower_bound:.3g}"
+    return f"{bound}, {level.lower_bound:.3g}, is not, so {chance} could explain it"

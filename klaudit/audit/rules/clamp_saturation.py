@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import Field
 
@@ -77,21 +77,20 @@ class ClampSaturation(Rule[ClampSaturationParameters]):
         self._maxima: list[str] = []
         self._n_metrics = -1
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         record = observation.record
         reading = record.kl if self.key == PRIMARY else record.readings.get(self.key)
         if reading is None or reading.value is None or not math.isfinite(reading.value):
-            return
+            return ()
         self.n_readings += 1
         judgement = self._judge_ceiling(reading, reading.value, step=record.step)
         if self.clamp is not None:
             judgement = self._judge_mean(record, clamp=self.clamp) or self._judge_token(record, clamp=self.clamp) or judgement
         if judgement is None and not self.episode.is_open:
-            return
+            return ()
         finding = self.episode.observe(record, judgement)
-        if finding is not None:
-            yield finding
+        return () if finding is None else (finding,)
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""
@@ -134,7 +133,7 @@ class ClampSaturation(Rule[ClampSaturationParameters]):
 
     def _judge_mean(self, record: StepRecord, *, clamp: float) -> Judgement | None:
         reading = complete_reading(record, key=self.key, run=self.run)
-        mean = None if reading is None else reading.to_unit("nats_per_token").value
+        mean = None if reading is None else reading.value_in("nats_per_token")
         if mean is None or not self.parameters.clamp_share * clamp < mean < math.inf:
             return None
         return self._judge_clamped(f"The mean KL per token was {mean:.3g} nats/token", mean, clamp=clamp, kind="mean", step=record.step)

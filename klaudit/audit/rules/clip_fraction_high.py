@@ -1,7 +1,7 @@
 """KLA503 clip_fraction_high."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
@@ -67,11 +67,11 @@ class ClipFractionHigh(Rule[ClipFractionHighParameters]):
         self._n_critical = 0
         self._first_step = 0
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         fraction = observation.number(CLIP_FRACTION)
         if fraction is None:
-            return
+            return ()
         limits, record = self.parameters, observation.record
         self.n_readings += 1
         self.recent.append((record.step, fraction))
@@ -81,11 +81,10 @@ class ClipFractionHigh(Rule[ClipFractionHighParameters]):
         self._n_over = self._n_over + 1 if is_over else 0
         self._n_critical = self._n_critical + 1 if fraction > limits.critical_fraction else 0
         if not is_over and not self.episode.is_open:
-            return
+            return ()
         is_on = self._n_over >= limits.steps or (is_over and self.episode.is_open)
         finding = self.episode.observe(record, self._judge(fraction, step=record.step) if is_on else None)
-        if finding is not None:
-            yield finding
+        return () if finding is None else (finding,)
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""

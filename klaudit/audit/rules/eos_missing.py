@@ -18,10 +18,9 @@ CUT = ("completions/clipped_ratio", "response_length/clip_ratio")
 def find_ended_share(observation: Observation) -> float | None:
     """Share of the step's texts that ended by themselves; None where nothing tells, or what tells is no share."""
     share = observation.number(ENDED)
-    for name in CUT:
-        if share is None:
-            cut = observation.number(name)
-            share = None if cut is None else 1 - cut
+    if share is None:
+        cut = next((one for name in CUT if (one := observation.number(name)) is not None), None)
+        share = None if cut is None else 1 - cut
     return share if share is not None and 0 <= share <= 1 else None
 
 

@@ -1,10 +1,10 @@
 """KLA404 estimator_config."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from klaudit.audit.episode import Judgement
 from klaudit.audit.observation import Observation
-from klaudit.audit.rule import Rule, RuleParameters
+from klaudit.audit.rule import NOTHING, Rule, RuleParameters
 from klaudit.exchange.frameworks import FRAMEWORKS, Framework
 from klaudit.exchange.frameworks.framework import Misleading, describe_moving_reference, describe_truncated_sampling
 from klaudit.exchange.frameworks.trl_grpo import NO_REFERENCE
@@ -61,11 +61,13 @@ class EstimatorConfig(Rule[EstimatorConfigParameters]):
         self.is_declared_otherwise = False
         self._has_begun = False
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         if self._has_begun:
-            return
+            return ()
         self._has_begun = True
+        self.needs = NOTHING
+        findings: list[Finding] = []
         for note in self._list_traps():
             is_misleading = isinstance(note, Misleading)
             episode = self.start_episode(series=None, subject=note, quiet_steps=1)
@@ -83,7 +85,8 @@ class EstimatorConfig(Rule[EstimatorConfigParameters]):
             finding = episode.observe(observation.record, judgement)
             self.episodes.remove(episode)
             if finding is not None:
-                yield finding
+                findings.append(finding)
+        return findings
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""

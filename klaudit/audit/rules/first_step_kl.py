@@ -1,16 +1,16 @@
 """KLA307 first_step_kl."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
-from klaudit.audit.budget_watch import list_latest_drift
+from klaudit.audit.budget_watch import list_latest_drift, name_measured
 from klaudit.audit.episode import Judgement
 from klaudit.audit.observation import Observation
-from klaudit.audit.rule import Rule, RuleParameters
+from klaudit.audit.rule import NOTHING, Rule, RuleParameters
 from klaudit.records import UNIT_LABELS, DriftMeasurement, Finding, KLReading, Run, Segment, Severity
 
 NORMAL_95 = 1.96
@@ -75,23 +75,23 @@ class FirstStepKL(Rule[FirstStepKLParameters]):
         """See Rule: only the first segment begins at the beginning."""
         self._is_over = True
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         if self._is_over:
-            return
+            self.needs = NOTHING
+            return ()
         record, reading = observation.record, observation.governing
         if record.segment > 0 or record.step > LAST_FIRST_STEP or self.episode.is_open:
             self._is_over = True
             finding = self.episode.end()
         elif reading is None or not reading.is_finite:
-            return
+            return ()
         else:
             judgement = self._judge(reading, step=record.step)
             finding = self.episode.observe(record, judgement)
             self.is_judged = True
             self._is_over = judgement is None
-        if finding is not None:
-            yield finding
+        return () if finding is None else (finding,)
 
     def observe_segment(self, segment: Segment) -> Iterator[Finding]:
         """See Rule."""
@@ -111,7 +111,7 @@ class FirstStepKL(Rule[FirstStepKLParameters]):
             reading = KLReading(one.series, one.value, standard_error=error, n_sequences=one.n_sequences, mean_length=one.mean_length)
             if not reading.is_finite:
                 continue
-            subject = f"Measured drift of checkpoint {one.checkpoint} (full, n = {one.n_sequences})"
+            subject = name_measured(one)
             finding = episode.observe_at(0, self._judge(reading, step=0, subject=subject), segment=0)
             if finding is not None:
                 yield finding

@@ -1,7 +1,7 @@
 """KLA504 gradient_anomaly."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
@@ -10,7 +10,7 @@ from klaudit.audit.observation import Observation
 from klaudit.audit.rule import Rule, RuleParameters
 from klaudit.detectors.persistence import Persistence
 from klaudit.detectors.surge import Surge, SurgeDetector
-from klaudit.records import PRIMARY, Finding, Run, Severity
+from klaudit.records import PRIMARY, Finding, Run, Severity, StepRecord
 
 GRAD_NORM = "grad_norm"
 FLOOR = 1e-9
@@ -94,29 +94,27 @@ class GradientAnomaly(Rule[GradientAnomalyParameters]):
         self.recent: deque[tuple[int, float]] = deque(maxlen=20)
         self._n_norms = 0
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         record = observation.record
         norm = record.metrics.get(GRAD_NORM)
         if norm is None:
-            return
+            return ()
         kind = observation.non_finite.get(GRAD_NORM)
         begins_here = kind is not None and not _has_broken_kl(observation)
+        told: list[Finding | None] = []
         if begins_here or self.broken.is_open:
-            finding = self.broken.observe(record, self._judge_broken(kind, step=record.step) if begins_here and kind else None)
-            if finding is not None:
-                yield finding
-        if kind is not None:
-            return
+            told.append(self.broken.observe(record, self._judge_broken(kind, step=record.step) if begins_here and kind else None))
+        if kind is None:
+            told.append(self._observe_finite(record, norm))
+        return [finding for finding in told if finding is not None] if any(told) else ()
+
+    def _observe_finite(self, record: StepRecord, norm: float) -> Finding | None:
         self.recent.append((record.step, norm))
         judgement = self._judge(norm, surge=self.detector.observe(norm), step=record.step)
         self._n_norms += 1
         self.most_norms = max(self.most_norms, self._n_norms)
-        if judgement is None and not self.surges.is_open:
-            return
-        finding = self.surges.observe(record, judgement)
-        if finding is not None:
-            yield finding
+        return self.surges.observe(record, judgement)
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""

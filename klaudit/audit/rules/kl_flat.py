@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from pydantic import Field
@@ -108,26 +108,25 @@ class KLFlat(Rule[KLFlatParameters]):
         self._before: Mapping[str, float] = {}
         self._at_start: Mapping[str, float] = {}
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         record = observation.record
         reading = record.kl if self.key == PRIMARY else record.readings.get(self.key)
         if reading is None or reading.value is None or not math.isfinite(reading.value):
-            return
+            return ()
         self.n_readings += 1
         metrics = record.metrics
         if record.step <= 1 or metrics.get("learning_rate") == 0 or metrics.get("grad_norm") == 0:
-            return
+            return ()
         value = 0.0 if abs(reading.value) < self.parameters.zero_nats else reading.value
         if value != self._value:
             self._begin_stretch(value, record)
         self._n_steps += 1
         self._last = metrics
         if self._n_steps < self.parameters.frozen_steps and not self.episode.is_open:
-            return
+            return ()
         finding = self.episode.observe(record, self._judge(reading, record) if self._n_steps >= self._find_needed() else None)
-        if finding is not None:
-            yield finding
+        return () if finding is None else (finding,)
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""

@@ -60,10 +60,8 @@ class KLJump(ChangeRule[KLJumpParameters]):
     severities = (Severity.WARNING, Severity.CRITICAL)
     parameters_model = KLJumpParameters
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
-        """See Rule."""
-        if not self.count(observation):
-            return
+    def follow(self, observation: Observation) -> Iterator[Finding]:
+        """See ChangeRule."""
         outcome, change = observation.jump_outcome, observation.change
         if outcome is not None and self.episode.is_open:
             yield from self._settle(outcome)

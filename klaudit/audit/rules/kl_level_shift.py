@@ -46,10 +46,8 @@ class KLLevelShift(ChangeRule[ChangeParameters]):
     severities = (Severity.WARNING, Severity.CRITICAL)
     parameters_model = ChangeParameters
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
-        """See Rule."""
-        if not self.count(observation):
-            return
+    def follow(self, observation: Observation) -> Iterator[Finding]:
+        """See ChangeRule."""
         change = observation.change
         is_level = change is not None and change.change.kind == "level"
         finding = self.episode.observe(observation.record, self._judge(change, step=observation.step) if change and is_level else None)

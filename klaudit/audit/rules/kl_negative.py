@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import Field
@@ -106,9 +106,10 @@ class KLNegative(Rule[KLNegativeParameters]):
         quiet_steps = self.parameters.quiet_steps
         self._watched = [_Watched(key, self.start_episode(series=key, quiet_steps=quiet_steps)) for key in self.keys]
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         record = observation.record
+        findings: list[Finding] = []
         for watched in self._watched:
             reading = record.reading(watched.key)
             if reading is None or reading.value is None or not math.isfinite(reading.value):
@@ -122,7 +123,8 @@ class KLNegative(Rule[KLNegativeParameters]):
             if judgement is not None or watched.episode.is_open:
                 finding = watched.episode.observe(record, judgement)
                 if finding is not None:
-                    yield finding
+                    findings.append(finding)
+        return findings
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""

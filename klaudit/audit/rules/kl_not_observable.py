@@ -1,6 +1,6 @@
 """KLA301 kl_not_observable."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
@@ -73,7 +73,7 @@ class KLNotObservable(Rule[KLNotObservableParameters]):
         self._widest = 1
         self._first_step = 0
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         record = observation.record
         if observation.governing is not None or self._is_measured(record):
@@ -83,8 +83,7 @@ class KLNotObservable(Rule[KLNotObservableParameters]):
             self._first_step = self._first_step if self._n_absent else record.step
             self._n_absent += 1
             finding = self.episode.observe(record, self._judge(observation)) if self._n_absent >= self._find_needed() else None
-        if finding is not None:
-            yield finding
+        return () if finding is None else (finding,)
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule; there is always something to look at."""

@@ -66,10 +66,8 @@ class KLSpike(ChangeRule[KLSpikeParameters]):
         self._jump = None
         self._spikes.clear()
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
-        """See Rule."""
-        if not self.count(observation):
-            return
+    def follow(self, observation: Observation) -> Iterator[Finding]:
+        """See ChangeRule."""
         spiked = observation.jump_outcome is not None and observation.jump_outcome.kind == "spike" and self._jump is not None
         if spiked and self._jump is not None:
             self._spikes.append(self._jump)

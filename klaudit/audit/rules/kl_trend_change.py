@@ -65,10 +65,8 @@ class KLTrendChange(ChangeRule[KLTrendChangeParameters]):
     parameters_model = KLTrendChangeParameters
     warm_up: ClassVar[int] = LEAST_VALUES + min(line.delay for line in LINES)
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
-        """See Rule."""
-        if not self.count(observation):
-            return
+    def follow(self, observation: Observation) -> Iterator[Finding]:
+        """See ChangeRule."""
         change = observation.change
         is_slope = change is not None and change.change.kind == "slope"
         finding = self.episode.observe(observation.record, self._judge(change, step=observation.step) if change and is_slope else None)

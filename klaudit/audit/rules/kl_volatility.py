@@ -49,10 +49,8 @@ class KLVolatility(ChangeRule[KLVolatilityParameters]):
     severities = (Severity.WARNING,)
     parameters_model = KLVolatilityParameters
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
-        """See Rule."""
-        if not self.count(observation):
-            return
+    def follow(self, observation: Observation) -> Iterator[Finding]:
+        """See ChangeRule."""
         change = observation.change
         scatters = change is not None and change.change.kind == "variance"
         finding = self.episode.observe(observation.record, self._judge(change) if change and scatters else None)

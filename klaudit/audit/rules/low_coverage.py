@@ -1,7 +1,7 @@
 """KLA308 low_coverage."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
@@ -77,10 +77,10 @@ class LowCoverage(Rule[LowCoverageParameters]):
         self._n_since = 0
         self._spacings: deque[int] = deque(maxlen=SPACINGS)
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         if self.key is None:
-            return
+            return ()
         self._n_steps += 1
         self._n_since += 1
         reading = observation.governing
@@ -91,10 +91,9 @@ class LowCoverage(Rule[LowCoverageParameters]):
         parameters = self.parameters
         is_enough = self._n_measured >= parameters.least_share * self._n_steps
         if (is_enough and not self.episode.is_open) or self._n_steps < parameters.after_steps or len(self._spacings) < LEAST_SPACINGS:
-            return
+            return ()
         finding = self.episode.observe(observation.record, None if is_enough else self._judge(observation.record))
-        if finding is not None:
-            yield finding
+        return () if finding is None else (finding,)
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""

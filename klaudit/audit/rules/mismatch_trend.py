@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from pydantic import Field
@@ -82,11 +82,11 @@ class MismatchTrend(Rule[MismatchTrendParameters]):
         self.first = FirstValues(self.parameters.first_readings)
         self.recent: deque[tuple[int, float]] = deque(maxlen=self.parameters.window)
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         read = self._read(observation)
         if read is None:
-            return
+            return ()
         record, (name, value) = observation.record, read
         self.trend.observe(value, position=record.step)
         self.first.observe(value)
@@ -94,10 +94,9 @@ class MismatchTrend(Rule[MismatchTrendParameters]):
         self.most_readings = max(self.most_readings, len(self.recent))
         judgement = self._judge(name, value, step=record.step) if len(self.recent) == self.parameters.window else None
         if judgement is None and not self.episode.is_open:
-            return
+            return ()
         finding = self.episode.observe(record, judgement)
-        if finding is not None:
-            yield finding
+        return () if finding is None else (finding,)
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""

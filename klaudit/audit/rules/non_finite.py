@@ -1,6 +1,6 @@
 """KLA303 non_finite."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
@@ -52,21 +52,20 @@ class NonFinite(Rule[NonFiniteParameters]):
     _first_step = 0
     _n_steps = 0
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         record = observation.record
         broken = observation.non_finite
         if self._episode is None or not self._episode.is_open:
             if not broken:
-                return
+                return ()
             self._begin(next(iter(broken)), step=record.step)
         assert self._episode is not None
         if broken:
             self._names |= {name: kind for name, kind in broken.items() if name not in self._names}
             self._n_steps += 1
         finding = self._episode.observe(record, self._judge(record) if broken else None)
-        if finding is not None:
-            yield finding
+        return () if finding is None else (finding,)
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule; there is always something to look at."""

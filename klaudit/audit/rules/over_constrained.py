@@ -110,22 +110,21 @@ class OverConstrained(Rule[OverConstrainedParameters]):
         self._score = SlopeTest(self.parameters.steps)
         self._is_measured = True
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         d, score = observation.d, keep_number(observation.record.score)
         beta = self.run.beta if observation.record.beta is None else observation.number("beta")
         if d is None or score is None or beta is None or beta <= 0 or observation.record.metrics.get("learning_rate") == 0:
-            return
+            return ()
         self._score.observe(score)
         self._push(observation, d * d)
         if len(self._steps) < self.parameters.steps:
-            return
+            return ()
         judgement = self._judge(observation, beta=beta)
         if judgement is None and not self.episode.is_open:
-            return
+            return ()
         finding = self.episode.observe(observation.record, judgement)
-        if finding is not None:
-            yield finding
+        return () if finding is None else (finding,)
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""
@@ -135,10 +134,10 @@ class OverConstrained(Rule[OverConstrainedParameters]):
             )
 
     def _push(self, observation: Observation, kl: float) -> None:
-        spread = None
+        spread, metrics = None, observation.record.metrics
         for name in SPREADS:
-            if spread is None:
-                spread = keep_number(observation.record.metrics.get(name))
+            if spread is None and name in metrics:
+                spread = keep_number(metrics[name])
         self._is_measured = spread is not None
         variance = spread**2 if spread is not None else 0.0
         if len(self._steps) == self.parameters.steps:

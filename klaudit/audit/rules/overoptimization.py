@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -104,23 +104,22 @@ class Overoptimization(Rule[OveroptimizationParameters]):
         self._within = 0.0
         self._n_within = 0
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         heldout = keep_number(observation.record.metrics.get("heldout_score"))
         d = observation.d
         if d is not None:
             self._distance.add(d)
         if heldout is None or not self._distance.n:
-            return
+            return ()
         self._points.append((self._distance.take(), heldout))
         if len(self._points) < self.parameters.block:
-            return
+            return ()
         block = self._close_block(observation.step)
         finding = self.episode.observe(observation.record, self._judge(block))
         if self._best is None or block.heldout > self._best.heldout:
             self._best = block
-        if finding is not None:
-            yield finding
+        return () if finding is None else (finding,)
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""

@@ -1,6 +1,6 @@
 """KLA502 ratio_out_of_band."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
@@ -66,9 +66,10 @@ class RatioOutOfBand(Rule[RatioOutOfBandParameters]):
         self.by_name = {name: self.start_episode(series=name, quiet_steps=parameters.quiet_steps) for name in MOST_RATIOS}
         self.n_readings = 0
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         limits, record = self.parameters, observation.record
+        findings: list[Finding] = []
         for name, episode in ((RATIO, self.mean), *self.by_name.items()):
             if name not in record.metrics:
                 continue
@@ -83,7 +84,8 @@ class RatioOutOfBand(Rule[RatioOutOfBandParameters]):
             is_out = is_low or ratio > most
             finding = episode.observe(record, self._judge(name, ratio, is_low=is_low, step=record.step) if is_out else None)
             if finding is not None:
-                yield finding
+                findings.append(finding)
+        return findings
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""

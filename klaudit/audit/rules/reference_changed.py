@@ -1,7 +1,7 @@
 """KLA401 reference_changed."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
@@ -103,23 +103,25 @@ class ReferenceChanged(Rule[ReferenceChangedParameters]):
         self._waits_for_resume = True
         self._n_readings = 0
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
+        findings: list[Finding] = []
         if not self._has_begun:
             self._has_begun = True
-            yield from self._tell_moves(observation.record)
+            findings += self._tell_moves(observation.record)
         reading = observation.governing
         if reading is None or reading.value is None or not reading.is_finite:
-            return
+            return findings
         if self._waits_for_resume:
             self._resume(observation.step)
         self._n_readings += 1
         self.most_readings = max(self.most_readings, self._n_readings)
         fall = self._detector.observe(reading.value, position=observation.step)
         if fall is not None:
-            yield from self._tell_fall(observation.record, reading=reading, fall=fall)
+            findings += self._tell_fall(observation.record, reading=reading, fall=fall)
         elif self._n_readings % LEVEL_EVERY == 0:
             self._keep_level(observation)
+        return findings
 
     def observe_segment(self, segment: Segment) -> Iterator[Finding]:
         """See Rule."""

@@ -1,14 +1,14 @@
 """KLA610 retention_loss."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from pydantic import Field, model_validator
 
 from klaudit.audit.checkpoint_profiles import list_latest_profiles
 from klaudit.audit.episode import Judgement
 from klaudit.audit.observation import Observation
-from klaudit.audit.rule import Rule, RuleParameters
+from klaudit.audit.rule import NOTHING, Rule, RuleParameters
 from klaudit.records import DriftProfile, Finding, KLBudget, Run, Severity
 from klaudit.records.non_finite import encode_json
 
@@ -58,16 +58,17 @@ class RetentionLoss(Rule[RetentionLossParameters]):
     version = 1
     severities = (Severity.WARNING, Severity.CRITICAL)
     parameters_model = RetentionLossParameters
+    needs = NOTHING
 
     def __init__(self, run: Run, *, parameters: RetentionLossParameters, budgets: Iterable[KLBudget] = ()) -> None:
         super().__init__(run, parameters=parameters)
         self.episode = self.start_episode(series="drift", quiet_steps=1)
         self._is_measured = False
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule: steps say nothing of retention."""
         del observation
-        yield from ()
+        return ()
 
     def observe_profiles(self, profiles: Iterable[DriftProfile]) -> Iterator[Finding]:
         """See Rule."""

@@ -116,18 +116,18 @@ class RewardHacking(Rule[RewardHackingParameters]):
         self._n_spent = 0
         self._has_heldout = False
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         record = observation.record
         score, heldout, d = keep_number(record.score), keep_number(record.metrics.get("heldout_score")), _read_any_d(observation)
         if heldout is not None:
             self._has_heldout = True
-        findings = [self._observe_components(observation)]
+        told = [self._observe_components(observation)]
         if self.heldout.observe(observation.step, score=score, heldout=heldout, d=d):
-            findings.append(self._observe_heldout(observation))
+            told.append(self._observe_heldout(observation))
         elif score is not None and d is not None and not self._has_heldout:
-            findings.append(self._observe_efficiency(observation, score=score, d=d))
-        yield from (one for one in findings if one is not None)
+            told.append(self._observe_efficiency(observation, score=score, d=d))
+        return [finding for finding in told if finding is not None] if any(told) else ()
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""
@@ -136,7 +136,7 @@ class RewardHacking(Rule[RewardHackingParameters]):
             yield f"needs {needed} steps or more with a score and a held-out score; without, reward hacking cannot be told from learning"
 
     def _observe_heldout(self, observation: Observation) -> Finding | None:
-        self.was_ready |= self.heldout.is_ready
+        self.was_ready = self.was_ready or self.heldout.is_ready
         parting = self.heldout.find_parting(least_t=self.parameters.least_t)
         is_clear = parting is not None and parting.z >= self.parameters.warning_z
         return self.episode.observe(observation.record, self._judge_heldout(parting) if is_clear and parting is not None else None)

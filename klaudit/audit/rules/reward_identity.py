@@ -1,7 +1,7 @@
 """KLA306 reward_identity."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pydantic import Field
@@ -118,16 +118,16 @@ class RewardIdentity(Rule[RewardIdentityParameters]):
         self._chosen: Candidate | None = None
         self._candidates = [Candidate(key, lag, self._start_proportion()) for key in self.keys for lag in (0, 1)]
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         penalty = observation.record.metrics.get("kl_penalty")
         if penalty is None or not math.isfinite(penalty):
-            return
+            return ()
         self.n_penalties += 1
-        findings = (self._observe_taken(observation, penalty), self._observe_priced(observation, penalty))
+        told = self._observe_taken(observation, penalty), self._observe_priced(observation, penalty)
         if observation.record.beta is not None:
             self._last_beta, self._had_beta = observation.record.beta, True
-        yield from (finding for finding in findings if finding is not None)
+        return [finding for finding in told if finding is not None] if any(told) else ()
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""

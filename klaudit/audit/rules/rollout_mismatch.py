@@ -1,7 +1,7 @@
 """KLA701 rollout_mismatch."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import Field
@@ -125,20 +125,19 @@ class RolloutMismatch(Rule[RolloutMismatchParameters]):
         """See Rule."""
         self.watches: dict[str, Watch] = {}
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         record = observation.record
         values = self._list_values(observation)
         if not values:
-            return
+            return ()
         self.n_readings += 1
         watched = ((name, self._watch(name, value, step=record.step)) for name, value in values.items())
         out = [(name, severity) for name, severity in watched if severity is not None]
         if not out and not self.episode.is_open:
-            return
+            return ()
         finding = self.episode.observe(record, self._judge(out, values=values, step=record.step) if out else None)
-        if finding is not None:
-            yield finding
+        return () if finding is None else (finding,)
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""

@@ -1,14 +1,14 @@
 """KLA609 slice_divergence."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from pydantic import Field
 
 from klaudit.audit.checkpoint_profiles import list_latest_profiles
 from klaudit.audit.episode import Episode, Judgement
 from klaudit.audit.observation import Observation
-from klaudit.audit.rule import Rule, RuleParameters
+from klaudit.audit.rule import NOTHING, Rule, RuleParameters
 from klaudit.records import DriftProfile, Finding, KLBudget, Run, Severity, SliceContrast
 from klaudit.records.non_finite import encode_json
 
@@ -57,15 +57,16 @@ class SliceDivergence(Rule[SliceDivergenceParameters]):
     version = 1
     severities = (Severity.WARNING, Severity.CRITICAL)
     parameters_model = SliceDivergenceParameters
+    needs = NOTHING
 
     def __init__(self, run: Run, *, parameters: SliceDivergenceParameters, budgets: Iterable[KLBudget] = ()) -> None:
         super().__init__(run, parameters=parameters)
         self._has_contrasts = False
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule: steps say nothing of slices."""
         del observation
-        yield from ()
+        return ()
 
     def observe_profiles(self, profiles: Iterable[DriftProfile]) -> Iterator[Finding]:
         """See Rule."""

@@ -1,6 +1,7 @@
 """KLA607 stalled."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
@@ -80,10 +81,10 @@ class Stalled(Rule[StalledParameters]):
         self._n_spreadless = 0
         self._spreadless_since = 0
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
-        yield from self._observe_spread(observation)
-        yield from self._observe_movement(observation)
+        told = self._observe_spread(observation), self._observe_movement(observation)
+        return [finding for finding in told if finding is not None] if any(told) else ()
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""
@@ -94,10 +95,10 @@ class Stalled(Rule[StalledParameters]):
         if not self.n_spreads:
             yield f"signal: no finite {ZERO_SPREAD!r} is logged"
 
-    def _observe_spread(self, observation: Observation) -> Iterator[Finding]:
+    def _observe_spread(self, observation: Observation) -> Finding | None:
         share = observation.number(ZERO_SPREAD)
         if share is None:
-            return
+            return None
         self.n_spreads += 1
         if share < self.parameters.zero_spread:
             self._n_spreadless = 0
@@ -106,31 +107,27 @@ class Stalled(Rule[StalledParameters]):
                 self._spreadless_since = observation.step
             self._n_spreadless += 1
         is_stalled = self._n_spreadless >= self.parameters.zero_spread_steps
-        finding = self.spreadless.observe(observation.record, self._judge_spread(observation.step, share=share) if is_stalled else None)
-        if finding is not None:
-            yield finding
+        return self.spreadless.observe(observation.record, self._judge_spread(observation.step, share=share) if is_stalled else None)
 
-    def _observe_movement(self, observation: Observation) -> Iterator[Finding]:
+    def _observe_movement(self, observation: Observation) -> Finding | None:
         kl, score = find_kl_per_sequence(observation), observation.number("score")
         if score is not None:
             self.n_scores += 1
             self.score.observe(score, position=observation.step)
         if kl is None:
-            return
+            return None
         self.n_kl += 1
         if observation.step <= 1 or observation.record.metrics.get("learning_rate") == 0 or abs(kl) < self.parameters.zero_kl:
-            return
+            return None
         if abs(kl) >= self.parameters.still_kl:
             self._n_still = 0
             if not self.still.is_open:
-                return
+                return None
         else:
             if not self._n_still:
                 self._still_since = observation.step
             self._n_still += 1
-        finding = self.still.observe(observation.record, self._judge_movement(observation.step, kl=kl))
-        if finding is not None:
-            yield finding
+        return self.still.observe(observation.record, self._judge_movement(observation.step, kl=kl))
 
     def _judge_spread(self, step: int, *, share: float) -> Judgement:
         limits = self.parameters
@@ -176,7 +173,5 @@ class Stalled(Rule[StalledParameters]):
 
 def find_kl_per_sequence(observation: Observation) -> float | None:
     """The governing reading in nats per sequence; None where there is none, or no length to convert it by."""
-    if observation.governing is None:
-        return None
-    converted = observation.governing.to_unit("nats_per_sequence")
-    return converted.value if converted.is_finite else None
+    kl = None if observation.governing is None else observation.governing.value_in("nats_per_sequence")
+    return kl if kl is not None and math.isfinite(kl) else None

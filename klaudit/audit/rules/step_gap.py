@@ -1,6 +1,6 @@
 """KLA304 step_gap."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
@@ -68,20 +68,19 @@ class StepGap(Rule[StepGapParameters]):
         self._n_same = 0
         self._n_missing = self._n_gaps = self._first_step = 0
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule: the interval goes on over segments, because the logger is the same."""
         step, last = observation.record.step, self._last
         self._last = step
         if last is None or step <= last:
-            return
+            return ()
         distance = step - last
         if distance == self.interval == self._distance and not self.gaps.is_open:
-            return
+            return ()
         missing = self._count_missing(last, step)
         finding = self.gaps.observe(observation.record, self._judge_gap(last, step, missing=missing) if missing else None)
         self._learn(distance)
-        if finding is not None:
-            yield finding
+        return () if finding is None else (finding,)
 
     def observe_segment(self, segment: Segment) -> Iterator[Finding]:
         """See Rule."""

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
@@ -103,28 +103,24 @@ class UpdateKLHigh(Rule[UpdateKLHighParameters]):
         self.recent: deque[tuple[int, float]] = deque(maxlen=20)
         self._n_readings = 0
 
-    def observe(self, observation: Observation) -> Iterator[Finding]:
+    def observe(self, observation: Observation) -> Sequence[Finding]:
         """See Rule."""
         record = observation.record
         reading = None if self.key is None else record.reading(self.key)
         if reading is None or not reading.is_finite:
-            return
+            return ()
         value = self._bring_to_token(reading, observation=observation)
         if not math.isfinite(value):
-            return
+            return ()
         self.recent.append((record.step, value))
         surge = self.detector.observe(value)
         judgement = self._judge(reading, value=value, surge=surge, step=record.step)
-        if judgement is not None or self.surges.is_open:
-            finding = self.surges.observe(record, judgement)
-            if finding is not None:
-                yield finding
+        told = [self.surges.observe(record, judgement)]
         self._n_readings += 1
         self.most_readings = max(self.most_readings, self._n_readings)
         if self._n_readings % USUAL_EVERY == 0:
-            finding = self.usual.observe(record, self._judge_usual(reading))
-            if finding is not None:
-                yield finding
+            told.append(self.usual.observe(record, self._judge_usual(reading)))
+        return [finding for finding in told if finding is not None] if any(told) else ()
 
     def explain_silence(self) -> Iterator[str]:
         """See Rule."""

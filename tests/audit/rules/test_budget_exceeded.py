@@ -7,6 +7,7 @@ import pytest
 
 from klaudit.audit import Audit, audit_run
 from klaudit.records import DriftMeasurement, Finding, KLBudget, KLSeries, ReferenceModel, Run, StepRecord
+from klaudit.report.views.fact import list_facts
 
 BuildRun = Callable[..., Run]
 BuildStep = Callable[..., StepRecord]
@@ -186,6 +187,21 @@ def test_a_checkpoint_is_judged_by_its_interval(build_run: BuildRun, half_width:
     (finding,) = find_checkpoint_breaches(build_run(), measure(20, 0.8, half_width=0.1), measure(40, 1.2, half_width=half_width))
     assert (finding.severity, finding.detected_step, finding.value) == (severity, 40, 1.2)
     assert "checkpoint-40" in finding.message
+
+
+def test_of_a_checkpoint_the_message_names_its_prompts_and_its_interval(build_run: BuildRun) -> None:
+    measured = replace(measure(40, 1.2, half_width=0.1), settings={"prompt_set": "letters", "n_prompts": 16})
+    (sure,) = find_checkpoint_breaches(build_run(), measured)
+    assert sure.message == (
+        "The measured drift of checkpoint checkpoint-40 (full vocabulary, 64 completions of the 16 prompts 'letters') was 1.2 nats/sequence "
+        "at step 40, over the limit of 1 nats/sequence, checkpoint; so is the lower end of its 95% interval over prompts, 1.1."
+    )
+    (unsure,) = find_checkpoint_breaches(build_run(), measure(40, 1.2, half_width=0.5))
+    assert "(full vocabulary, 64 completions) was" in unsure.message
+    assert unsure.message.endswith("the lower end of its 95% interval over prompts, 0.7, is not, so other prompts could explain it.")
+    labels = [one.label for one in list_facts(sure)]
+    assert "Lower end of the 95% interval over prompts" in labels
+    assert not [label for label in labels if "one-sided" in label]
 
 
 def test_checkpoints_over_the_limit_in_a_row_are_one_finding(build_run: BuildRun) -> None:
