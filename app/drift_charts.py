@@ -10,9 +10,9 @@ from plotly.subplots import make_subplots
 
 from charts import AMBER, BLUE, GREEN, GREY, PURPLE, REACH, VERMILION, draw_limit, finite, open_figure, trace_band, trace_curve
 from klaudit.records import Interval
-from klaudit.report.views import DriftPoint, DriftView
+from klaudit.report.views import DriftPoint, DriftView, format_significant
 from klaudit.report.views.drift_matrix import MatrixView
-from klaudit.report.views.drift_profile import CheckpointProfile, RetentionView
+from klaudit.report.views.drift_profile import CheckpointProfile, RetentionView, tell_interval
 from sampled_text import reveal
 
 HEAT = [[0.0, "rgba(217,120,20,0.05)"], [0.35, "rgba(217,120,20,0.40)"], [1.0, "rgba(212,60,30,0.74)"]]
@@ -126,7 +126,10 @@ def draw_matrix(view: MatrixView, *, is_dark: bool = False) -> go.Figure:
     """KL(row ‖ column) between every two checkpoints, with its number in each cell, in an ink that reads on the page's theme."""
     n = len(view.names)
     names = [escape(one) for one in view.names]
-    texts = [["" if math.isnan(one) else "0" if i == j else f"{one:.2g}" for j, one in enumerate(row)] for i, row in enumerate(view.values)]
+    texts = [
+        ["" if math.isnan(one) else "0" if i == j else format_significant(one) for j, one in enumerate(row)]
+        for i, row in enumerate(view.values)
+    ]
     hovers = [
         [f"{names[i]} ‖ {names[j]}<br><b>{escape(text)}</b> ({view.estimator})" for j, text in enumerate(row)]
         for i, row in enumerate(view.texts)
@@ -164,13 +167,18 @@ def draw_matrix(view: MatrixView, *, is_dark: bool = False) -> go.Figure:
 
 
 def draw_retention(profiles: Sequence[CheckpointProfile]) -> go.Figure:
-    """Perplexity of the checkpoints with its interval, and of the reference."""
+    """Perplexity of the checkpoints and of the reference; below it the rise, whose interval is of the same passages and so far narrower."""
     kept = [(one, one.retention) for one in profiles if one.retention is not None]
-    names = [name_on_axis(one) for one, _ in kept]
-    figure = open_figure(height=300)
-    figure.add_traces([*trace_reference(names, [one for _, one in kept]), trace_perplexity(names, [one for _, one in kept])])
-    figure.update_yaxes(title_text="perplexity")
-    figure.update_xaxes(title_text="updates done (checkpoint step)", type="category")
+    names, views = [name_on_axis(one) for one, _ in kept], [one for _, one in kept]
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.56, 0.44], vertical_spacing=0.06)
+    figure.update_layout(open_figure(height=420).to_dict()["layout"])
+    figure.add_traces([*trace_reference(names, views), trace_perplexity(names, views)], rows=[1, 1, 1], cols=[1, 1, 1])
+    figure.add_trace(trace_rise(names, views), row=2, col=1)
+    figure.add_hline(y=0, line={"color": GREY, "width": 1.2, "dash": "dot"}, row=2, col=1)
+    figure.update_yaxes(title_text="perplexity", row=1, col=1)
+    figure.update_yaxes(title_text="rise, %", row=2, col=1)
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=names)
+    figure.update_xaxes(title_text="updates done (checkpoint step)", row=2, col=1)
     return figure
 
 
@@ -210,6 +218,21 @@ def trace_perplexity(names: Sequence[str], kept: Sequence[RetentionView]) -> go.
         mode="lines+markers",
         line={"color": VERMILION, "width": 1.6},
         marker={"symbol": "diamond", "size": 10},
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def trace_rise(names: Sequence[str], kept: Sequence[RetentionView]) -> go.Scatter:
+    """How much higher the checkpoints' perplexity is on the same passages, percent, with its interval."""
+    return go.Scatter(
+        x=names,
+        y=[one.rise_percent.value for one in kept],
+        error_y=span([one.rise_percent for one in kept], PURPLE),
+        text=[f"rise <b>{tell_interval(one.rise_percent)}%</b>, paired by passage" for one in kept],
+        name="Rise over the reference, paired by passage",
+        mode="lines+markers",
+        line={"color": PURPLE, "width": 1.6},
+        marker={"symbol": "square", "size": 8},
         hovertemplate="%{text}<extra></extra>",
     )
 
@@ -330,7 +353,7 @@ def describe_matrix(view: MatrixView) -> str:
 
 def describe_layers(profile: CheckpointProfile) -> str:
     """The layers in words."""
-    return "Weights by layer. " + "; ".join(f"{one.layer}: {100 * one.relative_l2:.3g}%" for one in profile.layers)
+    return "Weights by layer. " + "; ".join(f"{one.layer}: {format_significant(100 * one.relative_l2)}%" for one in profile.layers)
 
 
 def describe_retention(profiles: Sequence[CheckpointProfile]) -> str:

@@ -7,7 +7,7 @@ import data
 import location_charts as charts
 from drift_charts import shorten
 from klaudit.records.drift_shard import Sampler
-from klaudit.report.views import format_count, format_number, format_percent
+from klaudit.report.views import format_count, format_percent, format_significant
 from klaudit.report.views.drift import DIRECTIONS
 from klaudit.report.views.drift_completion import CompletionPair, CompletionView
 from klaudit.report.views.drift_location import LocationView, PromptDrift
@@ -57,7 +57,7 @@ def show_location(profile: CheckpointProfile, *, direction: str, command: str) -
     st.caption(
         plain(
             f"{DIRECTIONS[direction]} on {format_count(view.n_sequences, 'completion')} by the {view.sampler}, "
-            f"{format_number(view.mean_nats)} nats/token on average{few}."
+            f"{format_significant(view.mean_nats)} nats/token on average{few}."
         )
     )
     with st.grid(2, min_column_width=380):
@@ -99,9 +99,9 @@ def show_tokens(view: LocationView, *, kind: str) -> None:
     table = [
         {
             "Token": plain(show_edges(one.text)),
-            "Sum, nats": format_number(one.total),
+            "Sum, nats": format_significant(one.total),
             "Share of KL": format_percent(100 * one.share),
-            "Mean, nats": format_number(one.mean),
+            "Mean, nats": format_significant(one.mean),
             "Places": f"{one.n:,}",
         }
         for one in rows[start:stop]
@@ -154,7 +154,7 @@ def show_completions(view: LocationView) -> None:
 def name_prompt(one: PromptDrift) -> str:
     """A prompt in one line of a box."""
     slice = "" if one.slice is None else f" · {one.slice}"
-    return f"{format_number(one.mean)} nats/sequence · {shorten(one.prompt)}{slice}"
+    return f"{format_significant(one.mean)} nats/sequence · {shorten(one.prompt)}{slice}"
 
 
 def show_pair(pair: CompletionPair) -> None:

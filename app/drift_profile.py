@@ -57,7 +57,10 @@ def show_retention(profiles: tuple[CheckpointProfile, ...], chosen: CheckpointPr
     if not any(one.retention for one in profiles):
         show_absent("How well the checkpoints still predict the reference's kind of text was not measured.", command)
         return
-    st.caption("Perplexity on text of the reference's kind, no unit, lower is better; 95% intervals over passages.")
+    st.caption(
+        "Above: perplexity on text of the reference's kind, no unit, lower is better. Below: how much higher the checkpoint's is on the same "
+        "passages, percent. 95% intervals over passages; that of the rise leaves out how hard the passages are, so judge by it."
+    )
     st.plotly_chart(charts.draw_retention(profiles), key="retention", config=CHART, alt=charts.describe_retention(profiles))
     if chosen.retention is not None:
         st.caption(plain(f"{chosen.label[:1].upper()}{chosen.label[1:]}: {chosen.retention.statement}."))

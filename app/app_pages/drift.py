@@ -10,7 +10,7 @@ import drift_charts as charts
 from drift_location import show_location
 from drift_profile import show_layers, show_matrix, show_ratio, show_retention, show_slices
 from klaudit.records import Run
-from klaudit.report.views import DriftPoint, DriftView, RunRow, RunsView, format_number
+from klaudit.report.views import DriftPoint, DriftView, RunRow, RunsView, format_significant
 from klaudit.report.views.drift import DIRECTIONS
 from klaudit.report.views.drift_profile import CheckpointProfile, list_drift_figures, name_checkpoint
 from plain_text import plain
@@ -153,7 +153,7 @@ def show_numbers(view: DriftView, points: tuple[DriftPoint, ...]) -> None:
             "Logged one step later": "not logged" if one.logged is None else plain(one.logged.text),
             "Logged as": "–" if one.logged is None else plain(one.logged.label),
             "Sequences": f"{one.n_sequences:,}",
-            "Mean length": f"{format_number(one.mean_length)} tokens",
+            "Mean length": f"{format_significant(one.mean_length)} tokens",
         }
         for one in points
     ]

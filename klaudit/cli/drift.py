@@ -16,15 +16,16 @@ from klaudit.cli.drift_output import (
     print_drift,
     print_matrix,
 )
-from klaudit.cli.options import JsonOption, RunArgument, StoreOption, open_given_store, read_given_store, require_installed
+from klaudit.cli.options import JsonOption, StoreOption, open_given_store, read_given_store, require_installed
 from klaudit.cli.output import messages, print_json
 from klaudit.cli.progress import track_drift
 from klaudit.demo.prompts import HELDOUT_BEGINNINGS
 from klaudit.drift.passages import Passages, read_passages
-from klaudit.drift.plan import MeasurementSettings
+from klaudit.drift.plan import DTYPES, MeasurementSettings
 from klaudit.drift.prompt_set import PromptSet, read_prompt_set
 from klaudit.errors import InvalidConfig, ModelNotFound
 from klaudit.report.views import format_count
+from klaudit.store import Store
 from klaudit.workflows.drift import DriftRequest, list_run_checkpoints, measure_drift, plan_drift
 
 if TYPE_CHECKING:
@@ -35,6 +36,13 @@ app = typer.Typer(no_args_is_help=True, help="KL of checkpoints to the reference
 DEFAULTS = MeasurementSettings()
 NO_RETENTION = "none"
 LOCAL_CLUSTER = "local"
+MOST_RUNS = 8
+"""Runs that are listed where none was named."""
+
+MeasuredRun = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN", help="A run's id or its name. Without it, the runs with measured drift are listed.", show_default=False),
+]
 
 
 @app.command("measure")
@@ -76,6 +84,9 @@ def measure(
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Sequences at a time; halved where memory runs out. No number depends on it.")
     ] = DEFAULTS.batch_size,
+    dtype: Annotated[
+        str, typer.Option("--dtype", metavar="|".join(DTYPES), help="Type of the weights; in 16 bits faster and smaller, and less precise.")
+    ] = DEFAULTS.dtype,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Load weights from pickles where there are no safetensors; only if you trust them.")
     ] = False,
@@ -90,8 +101,10 @@ def measure(
     if (run is None) == (not checkpoints):
         raise InvalidConfig("expected either --run RUN or --checkpoints DIR; got " + ("neither" if run is None else "both"))
     require_installed("torch", "transformers", what="Measuring drift", extra="train")
+    if ray is not None:
+        require_installed("ray", what="Measuring on Ray", extra="ray")
     settings = MeasurementSettings(
-        max_new_tokens=max_new_tokens, samples_per_prompt=samples, seed=seed, batch_size=batch_size, forward=forward
+        max_new_tokens=max_new_tokens, samples_per_prompt=samples, seed=seed, batch_size=batch_size, forward=forward, dtype=dtype
     )
     asked: dict[str, Any] = {
         "reference": reference,
@@ -132,10 +145,10 @@ def measure(
 
 
 @app.command("show")
-def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+def show(run: MeasuredRun = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """What was measured of a run's checkpoints: KL by slice, check of the sampling, retention, weights by layer."""
     with read_given_store(store) as opened:
-        found = opened.runs.get(run)
+        found = opened.runs.get(require_run(run, opened))
         measured = opened.drift.list(found.id)
         profiles = opened.drift.list_profiles(found.id)
         completions = describe_completions(opened, profiles) if as_json else []
@@ -149,10 +162,10 @@ def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
 
 
 @app.command("matrix")
-def show_matrix(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+def show_matrix(run: MeasuredRun = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """KL of a run's checkpoints to each other, both ways, as measured with `drift measure --matrix`."""
     with read_given_store(store) as opened:
-        found = opened.runs.get(run)
+        found = opened.runs.get(require_run(run, opened))
         distances = opened.drift.list_distances(found.id)
     if not distances:
         _tell(
@@ -163,6 +176,21 @@ def show_matrix(run: RunArgument, store: StoreOption = None, as_json: JsonOption
         print_json({"distances": [describe_measurement(one) for one in distances]})
     else:
         print_matrix(distances)
+
+
+def require_run(run: str | None, store: Store) -> str:
+    """The run that was named.
+
+    Raises:
+        InvalidConfig: none was; the runs that drift was measured of are listed.
+    """
+    if run is not None:
+        return run
+    counts = store.drift.count_measured()
+    shown = ", ".join(f"{name} ({format_count(n, 'checkpoint')})" for name, n in [*counts.items()][:MOST_RUNS])
+    more = f" and {format_count(len(counts) - MOST_RUNS, 'other')}" if len(counts) > MOST_RUNS else ""
+    measure = "No run has measured drift yet: klaudit drift measure --reference REF --run RUN"
+    raise InvalidConfig(f"expected the id or name of a run; got none. {f'Runs with measured drift: {shown}{more}' if counts else measure}")
 
 
 def read_prompts(path: Path | None) -> PromptSet:
@@ -184,14 +212,9 @@ def read_retention_text(option: str | None) -> Passages | None:
 
 
 def make_executor(ray: str | None, *, n_workers: int) -> "AbstractContextManager[Executor | None]":
-    """Who measures: the workers of a Ray cluster, or None for this process.
-
-    Raises:
-        MissingExtra: Ray is not installed.
-    """
+    """Who measures: the workers of a Ray cluster, or None for this process."""
     if ray is None:
         return nullcontext()
-    require_installed("ray", what="Measuring on Ray", extra="ray")
     from klaudit.drift.ray_executor import RayExecutor
 
     return RayExecutor(None if ray == LOCAL_CLUSTER else ray, n_workers=n_workers)

@@ -12,8 +12,8 @@ from klaudit.records.drift_shard import Sampler
 from klaudit.records.moment import format_moment
 from klaudit.report.views.drift import DIRECTIONS, keep_newest, rank_measurement
 from klaudit.report.views.drift_location import LocationView, TokenDrift
-from klaudit.report.views.drift_profile import RetentionView, rank_layer, tell_interval, tell_layer, view_ratio, view_retention
-from klaudit.report.views.figure import format_interval
+from klaudit.report.views.drift_profile import RetentionView, rank_layer, tell_interval, tell_layer, tell_p, view_ratio, view_retention
+from klaudit.report.views.figure import format_estimate, format_significant
 from klaudit.store import Store
 from klaudit.workflows.drift_views import read_location
 
@@ -30,19 +30,27 @@ SAMPLERS: tuple[Sampler, ...] = ("policy", "reference")
 def print_drift(measurements: Sequence[DriftMeasurement], profiles: Sequence[DriftProfile]) -> None:
     """The newest of what was measured of each checkpoint, as tables."""
 
-    def find_group(one: DriftMeasurement) -> tuple[str, str, str]:
-        return one.series.direction, one.reference.name, one.series.unit
+    def find_group(one: DriftMeasurement) -> tuple[str, str, str, str]:
+        return one.series.direction, name_type(one), one.reference.name, one.series.unit
 
-    newest = sorted(sorted(keep_newest(measurements), key=rank_measurement), key=lambda one: one.series.direction != "reverse")
-    for (direction, reference, unit), group in groupby(newest, key=find_group):
+    newest = sorted(keep_newest(measurements), key=rank_measurement)
+    for (direction, dtype, reference, unit), group in groupby(
+        sorted(newest, key=lambda one: (one.series.direction != "reverse", name_type(one))), key=find_group
+    ):
         told = DIRECTIONS.get(direction, "KL of unknown direction")
-        print_heading(f"{told}, {UNIT_LABELS[unit]}; reference: {PurePath(reference).name}")
+        print_heading(f"{told}, {UNIT_LABELS[unit]}; reference: {PurePath(reference).name}{dtype}")
         print_measurements(list(group))
     latest = {(one.step, one.checkpoint): one for one in sorted(profiles, key=lambda one: one.measured_at)}
     shown = sorted(latest.values(), key=lambda one: (one.step is None, one.step or 0, one.checkpoint))
     print_checks(shown)
     print_layers(shown)
     print_contrasts(shown)
+
+
+def name_type(one: DriftMeasurement) -> str:
+    """Of the weights that were measured, where it is not float32."""
+    dtype = one.settings.get("dtype", "float32")
+    return "" if dtype == "float32" else f"; weights in {dtype}"
 
 
 def print_heading(text: str) -> None:
@@ -63,8 +71,8 @@ def print_measurements(measurements: Sequence[DriftMeasurement]) -> None:
             (
                 name_checkpoint(checkpoint),
                 *([name or "all"] if has_slices else []),
-                format_interval(row["full"].value, row["full"].low, row["full"].high) if "full" in row else "-",
-                *(f"{row[estimator].value:.3g}" if estimator in row else "-" for estimator in others),
+                format_estimate(row["full"].value, row["full"].low, row["full"].high) if "full" in row else "-",
+                *(format_significant(row[estimator].value) if estimator in row else "-" for estimator in others),
                 f"{next(iter(row.values())).n_sequences:,}",
             )
             for (checkpoint, name), row in rows.items()
@@ -102,7 +110,7 @@ def print_checks(profiles: Sequence[DriftProfile]) -> None:
 def _tell_retention(retention: RetentionView | None) -> tuple[str, ...]:
     if retention is None:
         return ("-",) * len(RETENTION_COLUMNS)
-    return tell_interval(retention.rise_percent), f"{retention.policy.value:.2f}", f"{retention.reference.value:.2f}"
+    return tell_interval(retention.rise_percent), format_significant(retention.policy.value), format_significant(retention.reference.value)
 
 
 def print_layers(profiles: Sequence[DriftProfile]) -> None:
@@ -129,9 +137,9 @@ def print_contrasts(profiles: Sequence[DriftProfile]) -> None:
                 (
                     one.slice,
                     tell_interval(one.value),
-                    f"{one.rest.value:.3g}",
+                    format_significant(one.rest.value),
                     tell_interval(one.ratio),
-                    f"{one.p_value:.2g}",
+                    tell_p(one.p_value).removeprefix("p = ").removeprefix("p "),
                     f"{one.n_prompts:,}",
                 )
                 for one in sorted(profile.contrasts, key=lambda one: one.p_value)
@@ -160,7 +168,7 @@ def print_matrix(distances: Sequence[DriftMeasurement]) -> None:
 def _tell_pair(values: dict[tuple[str, str], DriftMeasurement], row: str, column: str) -> str:
     if row == column:
         return "0"
-    return f"{values[row, column].value:.3g}" if (row, column) in values else "-"
+    return format_significant(values[row, column].value) if (row, column) in values else "-"
 
 
 def name_checkpoint(path: str) -> str:

@@ -48,6 +48,8 @@ def show_run(run: RunArgument, store: StoreOption = None, as_json: JsonOption = 
     described = describe_summary(summary, silence=silence) | {
         "status": format_status(summary, silence=silence),
         "last_kl": format_kl(summary.last_kl),
+        "last_beta": None if summary.last_beta is None else _format(summary.last_beta),
+        "last_score": None if summary.last_score is None else _format(summary.last_score),
         "findings": format_findings(summary),
     }
     # The status says it already.

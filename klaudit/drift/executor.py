@@ -33,7 +33,14 @@ class Executor(Protocol):
         ...
 
     def measure_retention(
-        self, checkpoint: ModelIdentity, reference: ModelIdentity, *, passages: Passages, batch_size: int, allow_pickle: bool = False
+        self,
+        checkpoint: ModelIdentity,
+        reference: ModelIdentity,
+        *,
+        passages: Passages,
+        batch_size: int,
+        dtype: str = "float32",
+        allow_pickle: bool = False,
     ) -> Retention:
         """How well the checkpoint still predicts the passages.
 
@@ -55,7 +62,7 @@ class ShardWorker:
 
     def __init__(self, *, device: str | None = None) -> None:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._loaded: dict[tuple[str, str], LoadedModel] = {}
+        self._loaded: dict[tuple[str, str, str], LoadedModel] = {}
 
     def measure(self, task: ShardTask, *, on_progress: Progress | None = None) -> DriftShard:
         """Measure one shard; errors as `Executor.execute`.
@@ -64,23 +71,30 @@ class ShardWorker:
             task: of the shard.
             on_progress: called with the sequences of this shard done, and their total.
         """
-        policy, reference = self._load(task.checkpoint, task.reference, allow_pickle=task.allow_pickle)
+        policy, reference = self._load(task.checkpoint, task.reference, dtype=task.settings.dtype, allow_pickle=task.allow_pickle)
         return measure_shard(policy, reference, task, on_progress=on_progress)
 
     def measure_retention(
-        self, checkpoint: ModelIdentity, reference: ModelIdentity, *, passages: Passages, batch_size: int, allow_pickle: bool = False
+        self,
+        checkpoint: ModelIdentity,
+        reference: ModelIdentity,
+        *,
+        passages: Passages,
+        batch_size: int,
+        dtype: str = "float32",
+        allow_pickle: bool = False,
     ) -> Retention:
         """As `Executor.measure_retention`; what the reference makes of the passages is measured once."""
-        policy, loaded_reference = self._load(checkpoint, reference, allow_pickle=allow_pickle)
+        policy, loaded_reference = self._load(checkpoint, reference, dtype=dtype, allow_pickle=allow_pickle)
         return measure_retention(policy, loaded_reference, passages=passages, batch_size=batch_size)
 
-    def _load(self, *wanted: ModelIdentity, allow_pickle: bool) -> list[LoadedModel]:
+    def _load(self, *wanted: ModelIdentity, dtype: str, allow_pickle: bool) -> list[LoadedModel]:
         """The models, in that order. What is not wanted is released before anything is loaded."""
-        keys = [(one.digest, one.setup_digest) for one in wanted]
+        keys = [(one.digest, one.setup_digest, dtype) for one in wanted]
         self._loaded = {key: model for key, model in self._loaded.items() if key in keys}
         for key, one in zip(keys, wanted, strict=True):
             if key not in self._loaded:
-                language_model = load_language_model(one.name, allow_pickle=allow_pickle)
+                language_model = load_language_model(one.name, dtype=getattr(torch, dtype), allow_pickle=allow_pickle)
                 model: Any = language_model.model
                 model.to(self.device)
                 self._loaded[key] = LoadedModel(language_model)
@@ -111,7 +125,16 @@ class LocalExecutor:
             n_before += task.n_sequences
 
     def measure_retention(
-        self, checkpoint: ModelIdentity, reference: ModelIdentity, *, passages: Passages, batch_size: int, allow_pickle: bool = False
+        self,
+        checkpoint: ModelIdentity,
+        reference: ModelIdentity,
+        *,
+        passages: Passages,
+        batch_size: int,
+        dtype: str = "float32",
+        allow_pickle: bool = False,
     ) -> Retention:
         """As `Executor.measure_retention`."""
-        return self._worker.measure_retention(checkpoint, reference, passages=passages, batch_size=batch_size, allow_pickle=allow_pickle)
+        return self._worker.measure_retention(
+            checkpoint, reference, passages=passages, batch_size=batch_size, dtype=dtype, allow_pickle=allow_pickle
+        )

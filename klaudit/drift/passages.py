@@ -50,11 +50,10 @@ def read_passages(path: str | Path | None = None) -> Passages:
         text = (files("klaudit.drift") / "texts" / f"{OWN_TEXT}.txt").read_text(encoding="utf-8")
         return Passages(OWN_TEXT, tuple(text.splitlines()))
     path = Path(path)
+    form = 'a file *.txt (passages separated by blank lines) or *.jsonl ({"text": "..."} a line)'
     if path.suffix not in (".jsonl", ".txt"):
-        raise InvalidConfig(
-            f'Expected text in a file *.txt (passages separated by blank lines) or *.jsonl ({{"text": "..."}} a line); got {str(path)!r}'
-        )
-    lines = read_lines(path, what="text")
+        raise InvalidConfig(f"Expected text in {form}; got {str(path)!r}")
+    lines = read_lines(path, what="text", form=form)
     if path.suffix == ".txt":
         return Passages(path.stem, _join_lines(lines))
     where = [f"{path}, line {number}" for number, _ in lines]

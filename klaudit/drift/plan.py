@@ -23,6 +23,9 @@ METHOD = "klaudit-drift/2"
 MOST_SEED = 2**53 - 1
 """The largest integer that every reader of JSON takes for itself."""
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""Types that weights can be measured in, the most precise first."""
+
 Progress = Callable[[int, int], None]
 """Called with the sequences done and their total."""
 
@@ -32,7 +35,7 @@ class MeasurementSettings:
     """How to measure.
 
     Raises:
-        InvalidConfig: a count below 1, a temperature that is not a positive finite number.
+        InvalidConfig: a count below 1, a temperature that is not a positive finite number, a type that is none of `DTYPES`.
     """
 
     max_new_tokens: int = 16
@@ -50,6 +53,8 @@ class MeasurementSettings:
     """Largest contributors to the KL that are kept of every token."""
     shard_prompts: int = 16
     """Prompts a shard."""
+    dtype: str = "float32"
+    """Of the weights, one of `DTYPES`; logits are taken in float32 and KLs summed in float64 whatever it is."""
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "samples_per_prompt", "batch_size", "shard_prompts"):
@@ -61,6 +66,8 @@ class MeasurementSettings:
             raise InvalidConfig(f"MeasurementSettings.n_top must be 0 or more; got {self.n_top!r}")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise InvalidConfig(f"MeasurementSettings.temperature must be a positive finite number; got {self.temperature!r}")
+        if self.dtype not in DTYPES:
+            raise InvalidConfig(f"MeasurementSettings.dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +131,9 @@ class ShardTask:
             "sampling": {"max_new_tokens": settings.max_new_tokens, "seed": settings.seed, "temperature": settings.temperature},
             "n_top": settings.n_top,
         }
+        # What was measured before other types could be chosen was measured in float32, and keeps its keys.
+        if settings.dtype != "float32":
+            content["dtype"] = settings.dtype
         return "sha256:" + hashlib.sha256(rfc8785.dumps(content)).hexdigest()
 
 
@@ -174,6 +184,7 @@ def describe_settings(prompts: PromptSet, settings: MeasurementSettings) -> dict
         "samples_per_prompt": settings.samples_per_prompt,
         "seed": settings.seed,
         "temperature": settings.temperature,
+        "dtype": settings.dtype,
         "method": METHOD,
         "klaudit": importlib.metadata.version("klaudit"),
     }

@@ -73,11 +73,10 @@ def read_prompt_set(path: str | Path) -> PromptSet:
         InvalidConfig: no such file, another ending, not UTF-8, a bad line (file, line and field are named), no prompts.
     """
     path = Path(path)
+    form = 'a file *.jsonl ({"prompt": "..."} a line) or *.txt (one prompt a line)'
     if path.suffix not in (".jsonl", ".txt"):
-        raise InvalidConfig(
-            f'Expected prompts in a file *.jsonl ({{"prompt": "..."}} a line) or *.txt (one prompt a line); got {str(path)!r}'
-        )
-    lines = read_lines(path, what="prompts")
+        raise InvalidConfig(f"Expected prompts in {form}; got {str(path)!r}")
+    lines = read_lines(path, what="prompts", form=form)
     if path.suffix == ".txt":
         for number, line in lines:
             require_text(line, where=f"{path}, line {number}, field prompt")
@@ -92,20 +91,31 @@ def read_prompt_set(path: str | Path) -> PromptSet:
     )
 
 
-def read_lines(path: Path, *, what: str) -> list[tuple[int, str]]:
+def read_lines(path: Path, *, what: str, form: str) -> list[tuple[int, str]]:
     """The lines of a UTF-8 file that are not blank, with their numbers from 1.
+
+    Args:
+        path: of the file.
+        what: is in it, for messages.
+        form: of such a file, likewise.
 
     Raises:
         InvalidConfig: the file cannot be read, or has none.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"Cannot read {what} from {str(path)!r}: {error}. Expected a UTF-8 file.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidConfig(
+            f"Expected {what} as UTF-8 in {str(path)!r}; byte {error.start + 1:,} is none. Save the file as UTF-8"
+        ) from error
+    except FileNotFoundError as error:
+        raise InvalidConfig(f"Expected {what} in {form}; there is no file {str(path)!r}. Check the name, or write it") from error
+    except OSError as error:
+        raise InvalidConfig(f"Expected {what} in {form}; {str(path)!r} cannot be read: {error.strerror}. Name another") from error
     # Not splitlines(): it also breaks at characters that JSON allows inside a string.
     lines = [(number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:
-        raise InvalidConfig(f"{path} holds no {what}; expected at least one line")
+        raise InvalidConfig(f"{path} holds no {what}; expected at least one line that is not blank")
     return lines
 
 

@@ -150,7 +150,14 @@ class RayExecutor:
             yield shard
 
     def measure_retention(
-        self, checkpoint: ModelIdentity, reference: ModelIdentity, *, passages: Passages, batch_size: int, allow_pickle: bool = False
+        self,
+        checkpoint: ModelIdentity,
+        reference: ModelIdentity,
+        *,
+        passages: Passages,
+        batch_size: int,
+        dtype: str = "float32",
+        allow_pickle: bool = False,
     ) -> Retention:
         """As `Executor.measure_retention`, on the worker that has the checkpoint loaded.
 
@@ -158,7 +165,7 @@ class RayExecutor:
             ClusterFailed: as `execute`.
         """
         self._start()
-        arguments = {"batch_size": batch_size, "allow_pickle": allow_pickle}
+        arguments = {"batch_size": batch_size, "dtype": dtype, "allow_pickle": allow_pickle}
         for _ in range(MOST_LOSSES):
             worker = next((one for one in self._workers if one.checkpoint == checkpoint), self._workers[0])
             worker.checkpoint = checkpoint

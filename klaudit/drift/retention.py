@@ -1,5 +1,7 @@
 """How well a checkpoint still predicts text that the reference predicts: what training took away beside what it was for."""
 
+from collections.abc import Sequence
+
 from klaudit.drift.interval import MeanInterval, estimate_ratio
 from klaudit.drift.loaded_model import LoadedModel
 from klaudit.drift.passages import Passages
@@ -27,8 +29,7 @@ def measure_retention(policy: LoadedModel, reference: LoadedModel, *, passages: 
     require_same_encoding(policy.language_model, reference=reference.language_model, texts=passages.texts)
     of_policy, of_reference = (one.recall_nats(passages, batch_size=batch_size) for one in (policy, reference))
     counted = [(ours, theirs, n) for (ours, n), (theirs, _) in zip(of_policy, of_reference, strict=True) if n]
-    if len(counted) < 2:
-        raise InvalidConfig(f"Text {passages.name!r} needs at least 2 passages of 2 tokens or more; it has {len(counted)}")
+    require_two_passages(passages, n_predicted=[n for _, n in of_policy])
     sizes = [float(n) for _, _, n in counted]
 
     def estimate(totals: list[float]) -> MeanInterval:
@@ -43,6 +44,23 @@ def measure_retention(policy: LoadedModel, reference: LoadedModel, *, passages: 
         n_tokens=sum(n for _, _, n in counted),
         n_passages=len(counted),
     )
+
+
+def require_two_passages(passages: Passages, *, n_predicted: Sequence[int]) -> None:
+    """Refuse a text of which no interval can be had.
+
+    Args:
+        passages: of the text.
+        n_predicted: tokens of each that are predicted, all but the first.
+
+    Raises:
+        InvalidConfig: fewer than two passages of two tokens or more.
+    """
+    n_long = sum(n > 0 for n in n_predicted)
+    if n_long < 2:
+        raise InvalidConfig(
+            f"Text {passages.name!r} needs at least 2 passages of 2 tokens or more; it has {n_long}. Give longer ones with --retention"
+        )
 
 
 def _to_interval(mean: MeanInterval) -> Interval:

@@ -104,7 +104,10 @@ def _compare(sampler: LoadedModel, other: LoadedModel, rollout: Rollout, *, task
         logits = _score_logits(sampler, rollout)
         other_logits = logits if other is sampler else _score_logits(other, rollout)
         return measure_divergence_of_logits(logits[:, :n_common], other_logits[:, :n_common], **options)
-    hidden = rollout.hidden if rollout.hidden is not None else score_hidden(sampler.language_model.model, rollout=rollout)
+    # In 16 bits a model's states with a cache and without one differ too much: SmolLM2 is 0.016 nats per 16 tokens away from its own copy in
+    # bfloat16, and 0 where both are scored alike.
+    kept = rollout.hidden if task.settings.dtype == "float32" else None
+    hidden = kept if kept is not None else score_hidden(sampler.language_model.model, rollout=rollout)
     # with a cache and without one, a model's states differ by rounding
     other_hidden = hidden if other is sampler else score_hidden(other.language_model.model, rollout=rollout)
     return measure_divergence(

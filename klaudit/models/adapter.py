@@ -35,7 +35,7 @@ def merge_adapter(base: PreTrainedModel, *, directory: Path, dtype: torch.dtype)
     except ImportError as error:
         raise MissingExtra("Loading an adapter", "train") from error
     embeddings: Any = base.get_input_embeddings()
-    n_rows = _count_embeddings(directory)
+    n_rows = count_embeddings(directory)
     if n_rows is not None and n_rows != embeddings.weight.shape[0]:
         base.resize_token_embeddings(n_rows, mean_resizing=False)
     adapted: Any = PeftModel.from_pretrained(base, str(directory), torch_device=str(base.device))
@@ -48,7 +48,7 @@ def merge_adapter(base: PreTrainedModel, *, directory: Path, dtype: torch.dtype)
     return merged
 
 
-def _count_embeddings(directory: Path) -> int | None:
+def count_embeddings(directory: Path) -> int | None:
     """Rows of the input embeddings that an adapter brings with it; None where it brings none."""
     file = directory / ADAPTER_WEIGHTS
     if not file.is_file():

@@ -1,20 +1,24 @@
 """A causal language model with its tokenizer: from a directory, an adapter, a GGUF file, the hub, or the one that comes as a package."""
 
 import copy
+import glob
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from klaudit.digests import find_weights
 from klaudit.errors import IncompleteWeights, KlauditError, ModelNotFound, UnsupportedModel
 from klaudit.models import DEFAULT_MODEL
-from klaudit.models.adapter import merge_adapter
+from klaudit.models.adapter import count_embeddings, merge_adapter
 from klaudit.models.batches import is_out_of_memory
 from klaudit.models.gguf import prepare_gguf
 from klaudit.models.packaged import prepare_packaged_model
@@ -28,6 +32,9 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 BESIDE_WEIGHTS = ("training_args", "optimizer", "scheduler", "rng_state", "scaler")
 """Pickles that trainers put beside a model, and that hold none."""
+
+MOST_SUGGESTED = 3
+"""Folders that are named where a model was not found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +108,43 @@ def load_language_model(
         MissingExtra: a GGUF file must be converted and `gguf` is not installed.
     """
     files = find_model_files(name_or_path, allow_pickle=allow_pickle, base=base)
-    try:
+    with _describing_damage(files):
         model, tokenizer = _load(files, dtype=dtype, allow_pickle=allow_pickle)
+    model.train(False)
+    return LanguageModel(model=model, tokenizer=tokenizer, name=str(name_or_path), path=files.path, base_path=files.base)
+
+
+def load_outline(name_or_path: str | Path, *, allow_pickle: bool = False) -> LanguageModel:
+    """A model with its tokenizer and configuration and without its weights, which stay on disk: it can be asked and not run.
+
+    Args:
+        name_or_path: as for `load_language_model`.
+        allow_pickle: likewise.
+
+    Raises:
+        ModelNotFound: as `load_language_model`, as far as it shows without the weights.
+        UnsupportedModel: pickles that are not allowed.
+        MissingExtra: a GGUF file must be converted and `gguf` is not installed.
+    """
+    files = find_model_files(name_or_path, allow_pickle=allow_pickle)
+    with _describing_damage(files), hide_load_reports():
+        below = files.base or files.path
+        directory = prepare_gguf(below) if below.is_file() else below
+        config: Any = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        if files.base is not None and (n_rows := count_embeddings(files.path)) is not None:
+            config.get_text_config().vocab_size = n_rows
+        architectures: Any = AutoModelForCausalLM
+        with torch.device("meta"):
+            model = architectures.from_config(config, trust_remote_code=False)
+        tokenizer = _load_tokenizer(files.path if files.base is not None and _has_tokenizer(files.path) else directory)
+    return LanguageModel(model=model, tokenizer=tokenizer, name=str(name_or_path), path=files.path, base_path=files.base)
+
+
+@contextmanager
+def _describing_damage(files: ModelFiles) -> Iterator[None]:
+    """Errors of transformers, as ModelNotFound of one line."""
+    try:
+        yield
     except KlauditError:
         raise
     # safetensors and tokenizers raise bare Exceptions for damaged files
@@ -114,8 +156,6 @@ def load_language_model(
             f"Expected a causal language model with its tokenizer in {files.path}; transformers cannot load it: "
             f"{type(error).__name__}: {first_line}"
         ) from error
-    model.train(False)
-    return LanguageModel(model=model, tokenizer=tokenizer, name=str(name_or_path), path=files.path, base_path=files.base)
 
 
 def find_model_files(name_or_path: str | Path, *, allow_pickle: bool = False, base: str | Path | None = None) -> ModelFiles:
@@ -169,8 +209,8 @@ def locate_model(name: str, *, allow_pickle: bool = False) -> Path:
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         logging.getLogger(__name__).debug("cannot fetch %s", name, exc_info=True)
         raise ModelNotFound(
-            f"No model {name!r}: no such directory, and the Hugging Face hub did not give it ({type(error).__name__}). "
-            f"Check the name and the network, or use {DEFAULT_MODEL}."
+            f"No model {name!r}: it is neither a folder here nor a hub id that can be reached ({type(error).__name__}). "
+            f"{_suggest_folders(name)}Check the name and the network, or use {DEFAULT_MODEL}."
         ) from error
 
 
@@ -222,6 +262,14 @@ def _require_weights(directory: Path, *, allow_pickle: bool) -> None:
             f"{directory} holds its weights as a pickle only ({found[0]}), and a pickle can run whatever its author wrote into it. "
             "Save the model as safetensors, or say --allow-pickle for weights that you trust."
         )
+
+
+def _suggest_folders(name: str) -> str:
+    """Where folders of that name lie, here and up to two levels below; empty where there is none."""
+    last = glob.escape(Path(name).name)
+    found = (path for depth in ("", "*/", "*/*/") for path in Path().glob(depth + last) if path.is_dir())
+    places = " or ".join(f"./{path}" for path in islice(found, MOST_SUGGESTED))
+    return f"Did you mean {places}? " if places else ""
 
 
 def _looks_like_path(name: str) -> bool:

@@ -1,22 +1,24 @@
 """What was measured of checkpoints: their KLs, what stands beside them, and the sampled completions behind both."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Table, insert, select
+from sqlalchemy import Connection, RowMapping, Table, and_, func, insert, select
 
 from klaudit.ledger.bodies import digest_measurement, digest_profile
 from klaudit.records import DriftMeasurement, DriftProfile, DriftShard, Interval, LayerDrift, ReferenceModel, Retention, SliceContrast
 from klaudit.records.ledger import LedgerDraft
+from klaudit.records.non_finite import encode_json
 from klaudit.store.engine import Database
 from klaudit.store.floats import join_float, split_float
 from klaudit.store.ledger import LedgerRepository, settle_json
 from klaudit.store.presence import require_run
 from klaudit.store.series import from_series_columns, to_series_columns
 from klaudit.store.shards import combine_digests, digest_contents, insert_shard, read_keys, read_shards
-from klaudit.store.tables import checkpoint_distances, drift_measurements, drift_profiles
+from klaudit.store.tables import checkpoint_distances, drift_measurements, drift_profiles, runs
 
 PLAIN_FIELDS = ("run_id", "step", "checkpoint", "checkpoint_digest", "slice", "n_sequences", "measured_at", "settings")
 FLOAT_FIELDS = ("value", "low", "high", "mean_length")
@@ -37,41 +39,73 @@ class DriftRepository:
         Raises:
             RunNotFound: a measurement names a run that is not there.
         """
-        self._add(drift_measurements, measurements, "measurements")
+        with self._database.writing() as connection:
+            _require_runs(connection, measurements)
+            self._insert(connection, drift_measurements, measurements, "measurements")
 
     def list(self, run_id: str | None) -> Sequence[DriftMeasurement]:
         """Measurements of a run, or of checkpoints of no run, by step and in the order in which they were made; both directions."""
         return self._list(drift_measurements, run_id)
 
-    def add_distances(self, distances: Sequence[DriftMeasurement]) -> None:
+    def count_measured(self) -> Mapping[str, int]:
+        """How many checkpoints were measured of each run that has any, by the run's name."""
+        query = (
+            select(runs.c.name, func.count(drift_measurements.c.checkpoint.distinct()).label("n"))
+            .join(drift_measurements, drift_measurements.c.run_id == runs.c.id)
+            .group_by(runs.c.id, runs.c.name)
+            .order_by(runs.c.name)
+        )
+        with self._database.reading() as connection:
+            return {row.name: row.n for row in connection.execute(query)}
+
+    def add_distances(self, distances: Sequence[DriftMeasurement]) -> tuple[DriftMeasurement, ...]:
         """Store KLs between checkpoints, all or none: the `reference` of each is the other checkpoint, by path.
+
+        Returns:
+            Them, in their order; in place of one that is stored already, with whatever time, the stored one.
 
         Raises:
             RunNotFound: a distance names a run that is not there.
         """
-        self._add(checkpoint_distances, distances, "distances")
+        with self._database.writing() as connection:
+            _require_runs(connection, distances)
+            self._ledger.lock(connection)
+            run_ids = {one.run_id for one in distances}
+            known = {_identify(one): one for run_id in run_ids for one in _read_measurements(connection, checkpoint_distances, run_id)}
+            self._insert(connection, checkpoint_distances, [one for one in distances if _identify(one) not in known], "distances")
+        return tuple(known.get(_identify(one), one) for one in distances)
 
     def list_distances(self, run_id: str | None) -> Sequence[DriftMeasurement]:
         """KLs between checkpoints of a run, or of no run, by step and in the order in which they were made."""
         return self._list(checkpoint_distances, run_id)
 
-    def add_profile(self, profile: DriftProfile, measurements: Sequence[DriftMeasurement] = ()) -> None:
+    def add_profile(self, profile: DriftProfile, measurements: Sequence[DriftMeasurement] = ()) -> DriftProfile:
         """Store a profile with its measurements, all or none; earlier ones of the same checkpoint stay.
+
+        Where a profile of the same key, run, checkpoint and step is there already, as another process that measured the same stored it,
+        nothing is stored.
 
         Args:
             profile: whose shards are stored already.
             measurements: made from the same shards, of the same checkpoint.
+
+        Returns:
+            The one that is stored: the given one, or the one that was there.
 
         Raises:
             RunNotFound: they name a run that is not there.
         """
         with self._database.writing() as connection:
             _require_runs(connection, [profile, *measurements])
+            # Of what may be long before the lock that all writers wait for.
+            contents = combine_digests(profile.shards, digest_contents(connection, profile.shards))
+            self._ledger.lock(connection)
+            if (known := _find_profile(connection, like=profile)) is not None:
+                return known
             connection.execute(insert(drift_profiles), _to_profile_row(profile))
             if measurements:
                 connection.execute(insert(drift_measurements), [_to_drift_row(one) for one in measurements])
             settled = replace(profile, settings=settle_json(profile.settings))
-            contents = combine_digests(profile.shards, digest_contents(connection, profile.shards))
             body = {
                 "checkpoint": profile.checkpoint,
                 "measurements": _digest_all(measurements),
@@ -79,6 +113,7 @@ class DriftRepository:
                 "contents_digest": contents,
             }
             self._ledger.append(connection, [LedgerDraft("drift_measured", body, profile.run_id)])
+        return profile
 
     def list_profiles(self, run_id: str | None) -> Sequence[DriftProfile]:
         """Profiles of a run's checkpoints, or of checkpoints of no run, by step and in the order in which they were made."""
@@ -133,28 +168,51 @@ class DriftRepository:
         found = self.find_shards(profile.shards)
         return [found[key] for key in profile.shards if key in found]
 
-    def _add(self, table: Table, measurements: Sequence[DriftMeasurement], name: str) -> None:
+    def _insert(self, connection: Connection, table: Table, measurements: Sequence[DriftMeasurement], name: str) -> None:
         if not measurements:
             return
-        with self._database.writing() as connection:
-            _require_runs(connection, measurements)
-            connection.execute(insert(table), [_to_drift_row(one) for one in measurements])
-            # One entry for each checkpoint.
-            drafts = [
-                LedgerDraft("drift_measured", {"checkpoint": checkpoint, name: _digest_all(group)}, run_id)
-                for (run_id, checkpoint), group in groupby(measurements, key=lambda one: (one.run_id, one.checkpoint))
-            ]
-            self._ledger.append(connection, drafts)
+        connection.execute(insert(table), [_to_drift_row(one) for one in measurements])
+        # One entry for each checkpoint.
+        drafts = [
+            LedgerDraft("drift_measured", {"checkpoint": checkpoint, name: _digest_all(group)}, run_id)
+            for (run_id, checkpoint), group in groupby(measurements, key=lambda one: (one.run_id, one.checkpoint))
+        ]
+        self._ledger.append(connection, drafts)
 
     def _list(self, table: Table, run_id: str | None) -> Sequence[DriftMeasurement]:
-        query = select(table).where(table.c.run_id == run_id).order_by(table.c.step, table.c.id)
         with self._database.reading() as connection:
-            return [from_drift_row(row) for row in connection.execute(query).mappings()]
+            return _read_measurements(connection, table, run_id)
+
+
+def _read_measurements(connection: Connection, table: Table, run_id: str | None) -> Sequence[DriftMeasurement]:
+    query = select(table).where(table.c.run_id == run_id).order_by(table.c.step, table.c.id)
+    return [from_drift_row(row) for row in connection.execute(query).mappings()]
+
+
+def _find_profile(connection: Connection, *, like: DriftProfile) -> DriftProfile | None:
+    """The stored profile of the same measurement of the same checkpoint, whenever it was made."""
+    columns = drift_profiles.c
+    own = and_(columns.key == like.key, columns.run_id == like.run_id, columns.checkpoint == like.checkpoint, columns.step == like.step)
+    row = connection.execute(select(drift_profiles).where(own).order_by(columns.id).limit(1)).mappings().first()
+    return None if row is None else from_profile_row(row)
+
+
+def _identify(one: DriftMeasurement) -> str:
+    """Tells measurements apart by all but their time; NaN is like NaN."""
+    return json.dumps(encode_json({**asdict(one), "measured_at": None}), sort_keys=True)
 
 
 def _require_runs(connection: Connection, records: Sequence[DriftMeasurement | DriftProfile]) -> None:
-    for run_id in {one.run_id for one in records if one.run_id is not None}:
-        require_run(connection, run_id)
+    """Raise RunNotFound unless the runs are there; they then stay until the transaction ends.
+
+    To be done before the ledger is locked: who deletes a run holds it first and locks the ledger last.
+    """
+    run_ids = sorted({one.run_id for one in records if one.run_id is not None})
+    held = select(runs.c.id).where(runs.c.id.in_(run_ids)).order_by(runs.c.id).with_for_update(read=True, key_share=True)
+    present = set(connection.scalars(held)) if run_ids else set()
+    for run_id in run_ids:
+        if run_id not in present:
+            require_run(connection, run_id)
 
 
 def _digest_all(measurements: Iterable[DriftMeasurement]) -> list[str]:

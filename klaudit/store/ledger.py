@@ -49,8 +49,7 @@ class LedgerRepository:
         """
         if not drafts:
             return
-        if not self._database.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": APPEND_LOCK})
+        self.lock(connection)
         head = _read_last(connection)
         if head.seq == 0:
             opened = {draft.run_id for draft in drafts if draft.kind == "run_opened"}
@@ -69,6 +68,14 @@ class LedgerRepository:
                 run_heads[entry.run_id] = RunHead(entry.run_id, entry.run_seq, entry.seq, entry.hash)
             rows.append(_to_entry_row(entry))
         connection.execute(_INSERT, rows)
+
+    def lock(self, connection: Connection) -> None:
+        """Hold back every other writer that appends until the transaction of `connection` ends; whoever held it before has then been committed.
+
+        SQLite has one writer anyway, from the beginning of the transaction on.
+        """
+        if not self._database.is_sqlite:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": APPEND_LOCK})
 
     def append_batch(
         self, connection: Connection, run_id: str, records: Sequence[StepRecord], *, leaves: Sequence[bytes], n_samples: int = 0

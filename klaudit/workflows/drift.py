@@ -1,9 +1,8 @@
 """Measure the drift of checkpoints, and keep every part of it as soon as it is measured."""
 
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from klaudit.drift.plan import MeasurementSettings, ModelIdentity, Progress, Sha
 from klaudit.drift.prompt_set import PromptSet
 from klaudit.errors import InvalidConfig, MissingExtra, ModelNotFound, StoreError
 from klaudit.records import DriftMeasurement, DriftProfile, DriftShard, LayerDrift, Retention
-from klaudit.records.non_finite import encode_json
 from klaudit.store import Store
 
 if TYPE_CHECKING:
@@ -122,15 +120,17 @@ def list_run_checkpoints(store: Store, run_id: str) -> tuple["CheckpointSource",
 
 
 def plan_drift(request: DriftRequest) -> DriftPlan:
-    """Find every model that a request names; nothing is loaded or written.
+    """Find every model that a request names, and refuse what cannot be measured; no weights are loaded, and nothing is written.
 
     Raises:
         MissingExtra: torch or transformers is not installed.
-        ModelNotFound: a model is not where it was said to be.
+        ModelNotFound: a model is not where it was said to be, or has no tokenizer.
         UnsupportedModel: pickles that may not be loaded.
-        InvalidConfig: fewer than two different prompts.
+        InvalidConfig: fewer than two different prompts, a prompt longer than the context, a text too short, a checkpoint of another tokenizer or
+            vocabulary than the reference.
     """
     try:
+        from klaudit.drift.admission import require_measurable
         from klaudit.drift.identity import identify_model
     except ImportError as error:
         raise MissingExtra("Measuring drift", "train") from error
@@ -141,6 +141,14 @@ def plan_drift(request: DriftRequest) -> DriftPlan:
     plan_shards(checkpoints[0], reference, prompts=request.prompts, settings=request.settings)
     if request.with_matrix:
         _plan_matrix(plan)
+    require_measurable(
+        checkpoints,
+        reference=reference,
+        prompts=request.prompts,
+        passages=request.passages,
+        max_new_tokens=request.settings.max_new_tokens,
+        allow_pickle=request.allow_pickle,
+    )
     return plan
 
 
@@ -195,12 +203,13 @@ class _Campaign:
         self._measurements = store.drift.list(run_id)
         self._profiles = store.drift.list_profiles(run_id)
         self._others = store.drift.list_profiles(None) if run_id is not None else ()
-        self._n_done = self._n_total = 0
+        self._expected: list[ShardTask] = []
+        self._done: set[str] = set()
         self._first = [self._plan_round(index, (0, plan.request.settings.samples_per_prompt)) for index in range(len(plan.checkpoints))]
         self._matrix = _plan_matrix(plan) if plan.request.with_matrix else ()
         self._expect([*(task for tasks in self._first for task in tasks), *self._matrix])
-        if 0 < self._n_done < self._n_total:
-            tell(f"{self._n_done:,} of {self._n_total:,} sequences were measured before: going on from there")
+        if 0 < self._count_done() < self._n_total:
+            tell(f"{self._count_done():,} of {self._n_total:,} sequences were measured before: going on from there")
 
     def measure(self, wave: Sequence[int]) -> Iterator[MeasuredCheckpoint]:
         """Measure some checkpoints, by their place in the plan, in rounds of more samples until each is as sure as was asked for."""
@@ -223,12 +232,11 @@ class _Campaign:
         if not self._matrix:
             return ()
         self._execute(self._matrix)
-        known = {_identify_distance(one): one for one in self._store.drift.list_distances(self._request.run_id)}
         steps = dict(zip(self._plan.checkpoints, (one.step for one in self._request.checkpoints), strict=True))
         settings = describe_settings(self._request.prompts, self._request.settings)
         found: list[DriftMeasurement] = []
         for pair in dict.fromkeys((task.checkpoint, task.reference) for task in self._matrix):
-            rows = summarise_shards(
+            found += summarise_shards(
                 self._read([task for task in self._matrix if (task.checkpoint, task.reference) == pair]),
                 checkpoint=pair[0],
                 reference=pair[1],
@@ -237,9 +245,7 @@ class _Campaign:
                 step=steps[pair[0]],
                 run_id=self._request.run_id,
             )
-            found += (known.get(_identify_distance(one), one) for one in rows)
-        self._store.drift.add_distances([one for one in found if _identify_distance(one) not in known])
-        return tuple(found)
+        return self._store.drift.add_distances(found)
 
     def _plan_round(self, index: int, samples: tuple[int, int]) -> tuple[ShardTask, ...]:
         request, plan = self._request, self._plan
@@ -252,25 +258,35 @@ class _Campaign:
 
     def _expect(self, tasks: Sequence[ShardTask]) -> None:
         """Count tasks in, those that are done already too."""
-        stored = self._store.drift.list_stored([task.key for task in tasks])
-        self._n_total += sum(task.n_sequences for task in tasks)
-        self._n_done += sum(task.n_sequences for task in tasks if task.key in stored)
-        self._on_progress(self._n_done, self._n_total)
+        self._expected += tasks
+        self._note_done(self._store.drift.list_stored([task.key for task in tasks]))
+
+    @property
+    def _n_total(self) -> int:
+        return sum(task.n_sequences for task in self._expected)
+
+    def _count_done(self) -> int:
+        """Sequences; checkpoints of the same weights have their shards in common."""
+        return sum(task.n_sequences for task in self._expected if task.key in self._done)
+
+    def _note_done(self, keys: Iterable[str]) -> None:
+        self._done.update(keys)
+        self._on_progress(self._count_done(), self._n_total)
 
     def _execute(self, tasks: Sequence[ShardTask]) -> None:
         """Measure and keep what the store does not hold."""
         stored = self._store.drift.list_stored([task.key for task in tasks])
+        if meanwhile := stored - self._done:
+            self._note_done(meanwhile)
         missing = {task.key: task for task in tasks if task.key not in stored}
         if not missing:
             return
-        before = self._n_done
+        before = self._count_done()
         for shard in self._executor.execute(
             list(missing.values()), on_progress=lambda done, _: self._on_progress(before + done, self._n_total)
         ):
             self._store.drift.add_shard(shard, run_id=self._request.run_id)
-        # Checkpoints of the same weights have their shards in common.
-        self._n_done += sum(task.n_sequences for task in tasks if task.key in missing)
-        self._on_progress(self._n_done, self._n_total)
+        self._note_done(missing)
 
     def _read(self, tasks: Sequence[ShardTask]) -> list[DriftShard]:
         found = self._store.drift.find_shards([task.key for task in tasks])
@@ -312,9 +328,7 @@ class _Campaign:
         for profile in reversed(self._profiles):
             has_text = passages is None or has_retention(profile, passages)
             if has_text and (profile.shards, profile.checkpoint, profile.step) == (keys, name, source.step):
-                own = (profile.checkpoint, profile.step, profile.measured_at)
-                measurements = tuple(one for one in self._measurements if (one.checkpoint, one.step, one.measured_at) == own)
-                return MeasuredCheckpoint(measurements, profile, is_known=True)
+                return _restore(profile, self._measurements)
         return None
 
     def _measure_retention(self, index: int, passages: Passages) -> Retention:
@@ -323,6 +337,7 @@ class _Campaign:
             self._plan.reference,
             passages=passages,
             batch_size=self._request.settings.batch_size,
+            dtype=self._request.settings.dtype,
             allow_pickle=self._request.allow_pickle,
         )
 
@@ -350,13 +365,18 @@ class _Campaign:
         shards = self._read(tasks)
         measurements = summarise_shards(shards, **about)
         profile = build_profile(shards, retention=retention, layers=layers, **about)
-        self._store.drift.add_profile(profile, measurements)
-        return MeasuredCheckpoint(measurements, profile, is_known=False)
+        kept = self._store.drift.add_profile(profile, measurements)
+        if kept is profile:
+            return MeasuredCheckpoint(measurements, profile, is_known=False)
+        # Another process was faster.
+        return _restore(kept, self._store.drift.list(self._request.run_id))
 
 
-def _identify_distance(one: DriftMeasurement) -> str:
-    """Tells rows apart by all but their time; NaN is like NaN."""
-    return json.dumps(encode_json({**asdict(one), "measured_at": None}), sort_keys=True)
+def _restore(profile: DriftProfile, measurements: Iterable[DriftMeasurement]) -> MeasuredCheckpoint:
+    """A stored checkpoint, with those of the stored measurements that were made with its profile."""
+    own = (profile.checkpoint, profile.step, profile.measured_at)
+    made_together = tuple(one for one in measurements if (one.checkpoint, one.step, one.measured_at) == own)
+    return MeasuredCheckpoint(made_together, profile, is_known=True)
 
 
 def _require_sequences(shard: DriftShard, task: ShardTask) -> None:
@@ -386,7 +406,7 @@ def describe_precision(precision: "Precision", *, within: float, n_samples: int)
     sampled = f"with {n_samples:,} completions a prompt"
     if not math.isfinite(precision.relative_half_width):
         return f"the drift cannot be told from 0 {sampled}" if precision.is_reached else f"the drift is no finite number {sampled}"
-    reached = f"half the 95% interval is {precision.relative_half_width:.1%} of the value {sampled}"
+    reached = f"half the 95% interval is {100 * precision.relative_half_width:.3g}% of the value {sampled}"
     if precision.is_reached:
         return f"{reached}; asked for was {100 * within:.3g}%"
     if precision.samples_needed is None:
@@ -394,4 +414,15 @@ def describe_precision(precision: "Precision", *, within: float, n_samples: int)
             f"{reached}; no number of completions of these prompts brings it to {100 * within:.3g}%, because the prompts differ. "
             f"About {precision.prompts_needed:,} different prompts would: give them with --prompts"
         )
-    return f"{reached}; {100 * within:.3g}% would take about {precision.samples_needed:,}, and at most {MOST_SAMPLES:,} are sampled"
+    return (
+        f"{reached}; {100 * within:.3g}% would take about {precision.samples_needed:,} completions a prompt, and at most {MOST_SAMPLES:,} are "
+        f"sampled. {_suggest_wider(precision.relative_half_width)}give more prompts with --prompts: about {precision.prompts_needed:,} different "
+        f"ones would do with {n_samples:,} completions each"
+    )
+
+
+def _suggest_wider(relative: float) -> str:
+    """The narrowest interval of two digits that is reached already; empty where `within` takes none so wide."""
+    digits = 1 - math.floor(math.log10(relative))
+    share = math.ceil(relative * 10**digits) / 10**digits
+    return f"Be content with --ci {share:g}, or " if share < 1 else "To narrow it, "

@@ -115,8 +115,8 @@ def test_a_matrix_has_its_number_in_each_cell_and_its_unit_beside() -> None:
     assert heat["colorbar"]["title"]["text"] == "nats/sequence"
     assert list(zip(numbers["y"], numbers["x"], numbers["text"], strict=True)) == [
         ("0", "0", "0"),
-        ("0", "1", "1.2"),
-        ("1", "0", "2.2"),
+        ("0", "1", "1.25"),
+        ("1", "0", "2.25"),
         ("1", "1", "0"),
     ]
     assert figure.to_dict()["layout"]["yaxis"]["title"]["text"] == "written by checkpoint"
@@ -163,6 +163,21 @@ def test_retention_has_checkpoint_and_reference_with_their_intervals() -> None:
     assert checkpoint["error_y"]["array"][0] == pytest.approx(math.exp(3.625) - math.exp(3.5))
     assert find_trace(figure, "Reference")["y"][0] == pytest.approx(math.exp(3.25))
     assert find_trace(figure, "its 95% interval")["fill"] == "toself"
+
+
+def test_the_rise_of_the_perplexity_has_its_own_interval_below_and_a_line_where_there_is_none() -> None:
+    profiles = make_profiles()
+    assert profiles[0].retention is not None
+    rise = profiles[0].retention.rise_percent
+    figure = charts.draw_retention(profiles)
+    drawn = find_trace(figure, "Rise over the reference, paired by passage")
+
+    assert (drawn["y"][0], drawn["yaxis"]) == (rise.value, "y2")
+    assert drawn["error_y"]["array"][0] == pytest.approx(rise.high - rise.value)
+    assert drawn["error_y"]["arrayminus"][0] == pytest.approx(rise.value - rise.low)
+    layout = figure.to_dict()["layout"]
+    assert layout["yaxis2"]["title"]["text"] == "rise, %"
+    assert [(one["y0"], one["y1"], one["yref"]) for one in layout["shapes"]] == [(0, 0, "y2")]
 
 
 def test_a_slice_beyond_noise_differs_in_symbol_colour_and_name_and_cannot_inject() -> None:

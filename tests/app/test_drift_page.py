@@ -42,11 +42,11 @@ def test_the_last_checkpoint_has_four_numbers_with_their_units_and_its_slices(me
     drift, furthest, retention, ratio = app.metric
     assert drift.label == "Drift \\(full\\)"
     assert str(drift.delta).startswith("nats/sequence, ")
-    assert (str(furthest.value), str(furthest.delta)) == ("6\\.4", "times the rest, beyond noise")
+    assert (str(furthest.value), str(furthest.delta)) == ("6\\.40", "times the rest, beyond noise")
     assert str(retention.value) == "\\+27\\.1\\%"
     assert (str(ratio.value), str(ratio.delta)) == ("0\\.710", "cannot tell: below 1")
     assert "this mean says nothing, and k1 and k3 little: look at full" in read_text(app)
-    assert 'trigger <b>phrase</b> :red-badge[beyond noise],"6.4 [5.0, 8.1]",< 0.0001,10' in read_tables(app)
+    assert 'trigger <b>phrase</b> :red-badge[beyond noise],"6.40 [5.00, 8.10]",< 0.0001,10' in read_tables(app)
 
 
 def test_tokens_and_prompts_are_text_whichever_prompt_and_direction_are_chosen(

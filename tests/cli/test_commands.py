@@ -125,6 +125,15 @@ def test_a_run_is_shown_by_name_and_by_id_with_its_series(klaudit: Command, stor
     assert "{" not in shown
 
 
+def test_numbers_of_a_run_are_rounded_for_people_and_whole_for_programs(klaudit: Command, store_url: str) -> None:
+    with begin(store_url, "sums") as recorder:
+        recorder.log(replace(make_step(1, 0.1), beta=0.1 + 0.2, score=0.4 * 3))
+    shown = klaudit("runs", "show", "sums").out
+    assert "last_beta  0.3\n" in shown
+    assert "last_score  1.2\n" in shown
+    assert klaudit("runs", "show", "sums", "--json").json["run"]["last_score"] == 0.4 * 3
+
+
 def test_a_run_is_deleted_when_the_person_says_so(klaudit: Command, store_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", StringIO("n\n"))
     declined = klaudit("runs", "delete", "loud")
@@ -342,7 +351,7 @@ def test_the_drift_of_a_replayed_run_is_shown_with_its_interval(klaudit: Command
         "Infinity",
     )
     assert measurement["series"]["estimator"] == "full"
-    assert "0.9 [0.5, Infinity]" in klaudit("drift", "show", "a run").out
+    assert "0.900 [0.500, Infinity]" in klaudit("drift", "show", "a run").out
 
 
 def test_an_installation_without_sample_runs_says_what_to_do(klaudit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from klaudit.store import open_store
 from tests.cli.conftest import Command
 from tests.cli.outcome import look_at
 from tests.drift.tiny_models import WORDS, add_weight_noise, build_model
+from tests.store.examples import make_measurement
 
 PROMPTS = [("a", "x"), ("b c", "x"), ("d e f", "y"), ("g", "y"), ("a a b", "x"), ("c g", "y")]
 
@@ -96,6 +98,12 @@ def test_tables_fit_into_eighty_columns_and_name_their_units(
         assert heading in shown
 
 
+def test_weights_of_another_type_stand_in_a_table_of_their_own(klaudit: Command, asked: tuple[object, ...]) -> None:
+    shown = klaudit(*asked, "--no-forward", "--dtype", "bfloat16").out
+    assert "KL(policy ‖ reference), nats/sequence; reference: base; weights in bfloat16\n" in shown
+    assert "dtype must be one of float32, bfloat16, float16; got 'int8'" in refuse(klaudit, *asked, "--dtype", "int8")
+
+
 def test_a_run_shows_where_its_checkpoints_drifted(klaudit: Command, asked: tuple[object, ...], models: Path, store_file: Path) -> None:
     with open_store(f"sqlite:///{store_file}") as store:
         run = store.runs.get("quiet")
@@ -126,6 +134,21 @@ def test_a_run_shows_where_its_checkpoints_drifted(klaudit: Command, asked: tupl
     assert "KL(row ‖ column), nats/sequence" in klaudit("drift", "matrix", "quiet").out
     assert "not compared with each other" in klaudit("drift", "matrix", "loud").err
     assert klaudit("audit", "quiet", "--json").code == 0
+
+
+def test_without_a_run_those_with_measured_drift_are_listed(klaudit: Command, store_file: Path) -> None:
+    for command in ("show", "matrix"):
+        outcome = klaudit("drift", command)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert outcome.err == (
+            "klaudit: expected the id or name of a run; got none. No run has measured drift yet: klaudit drift measure --reference REF --run RUN\n"
+        )
+    with open_store(f"sqlite:///{store_file}") as store:
+        run_id = store.runs.get("quiet").id
+        store.drift.add_all([replace(make_measurement(run_id), checkpoint=f"checkpoint-{step}") for step in (2, 10)])
+    assert klaudit("drift", "show").err == (
+        "klaudit: expected the id or name of a run; got none. Runs with measured drift: quiet (2 checkpoints)\n"
+    )
 
 
 def test_a_spoiled_shard_ends_with_its_name(klaudit: Command, asked: tuple[object, ...]) -> None:
@@ -172,7 +195,7 @@ def test_what_cannot_be_measured_is_refused_and_nothing_is_written(klaudit: Comm
     assert "holds no prompts" in refuse(klaudit, *asked, "--prompts", "none.jsonl")
     Path("blank.jsonl").write_text('{"prompt": " "}\n')
     assert "blank.jsonl, line 1, field prompt" in refuse(klaudit, *asked, "--prompts", "blank.jsonl")
-    assert "Cannot read text from 'gone.txt'" in refuse(klaudit, *asked[:-1], "gone.txt")
+    assert "there is no file 'gone.txt'. Check the name, or write it" in refuse(klaudit, *asked[:-1], "gone.txt")
     assert "half-width" in refuse(klaudit, *asked, "--ci", "0")
     assert "either --run RUN or --checkpoints DIR; got both" in refuse(klaudit, *asked, "--run", "x")
 
@@ -187,23 +210,28 @@ def test_pickles_are_loaded_where_they_are_allowed(klaudit: Command, asked: tupl
     assert measured["value"] == pytest.approx(0, abs=1e-6)
 
 
-def test_models_that_cannot_be_compared_and_prompts_that_do_not_fit_are_named(
+def test_models_that_cannot_be_compared_and_prompts_that_do_not_fit_are_refused_before_anything_is_measured(
     klaudit: Command, asked: tuple[object, ...], tmp_path: Path
 ) -> None:
     head, tail = asked[:4], asked[6:]
     larger = save_model(build_model(words=(*WORDS, "h")), tmp_path / "larger")
     other = save_model(build_model(words=(*WORDS[:-1], "z")), tmp_path / "other")
     Path("long.txt").write_text(f"a\n{'b ' * 100}\n")
-    refused = {
-        "must share a vocabulary": (*head, "--checkpoints", larger, *tail),
-        "must share a tokenizer": (*head, "--checkpoints", other, *tail),
-        "context": (*asked, "--prompts", "long.txt"),
-    }
-    for said, arguments in refused.items():
-        outcome = klaudit(*arguments)
-        assert (outcome.code, outcome.out, said in outcome.err.splitlines()[-1]) == (2, "", True), outcome.err
-        with open_store("sqlite:///klaudit.db") as store:
-            assert (store.drift.list_profiles(None), store.drift.list(None)) == ([], [])
+    Path("short.txt").write_text("a\n\nb\n")
+    Path("folder.txt").mkdir()
+    assert "must share a vocabulary" in refuse(klaudit, *head, "--checkpoints", larger, *tail)
+    assert "must share a tokenizer" in refuse(klaudit, *head, "--checkpoints", other, *tail)
+    assert "does not fit into the context" in refuse(klaudit, *asked, "--prompts", "long.txt")
+    assert "needs at least 2 passages of 2 tokens or more; it has 0" in refuse(klaudit, *asked, "--retention", "short.txt")
+    assert "'folder.txt' cannot be read: Is a directory" in refuse(klaudit, *asked, "--prompts", "folder.txt")
+
+
+def test_a_checkpoint_that_is_neither_here_nor_on_the_hub_is_looked_for_nearby(klaudit: Command, asked: tuple[object, ...]) -> None:
+    Path("trained/checkpoint-7").mkdir(parents=True)
+    said = refuse(klaudit, *asked[:4], "--checkpoints", "checkpoint-7", *asked[6:])
+    assert "No model 'checkpoint-7': it is neither a folder here nor a hub id that can be reached" in said
+    assert "Did you mean ./trained/checkpoint-7?" in said
+    assert "Did you mean" not in refuse(klaudit, *asked[:4], "--checkpoints", "checkpoint-8", *asked[6:])
 
 
 def test_where_memory_runs_out_the_batch_is_halved_and_the_numbers_stay(

@@ -47,6 +47,10 @@ def test_key_is_of_content_and_not_of_names_or_of_how_it_is_computed() -> None:
     )
 
 
+def test_keys_of_float32_are_those_from_before_there_were_other_types() -> None:
+    assert plan()[0].key == "sha256:3ef725a610d2002fbff691d06cb275bd0774929f123a5d1b3052e69a9b0f9743"
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -58,6 +62,7 @@ def test_key_is_of_content_and_not_of_names_or_of_how_it_is_computed() -> None:
         {"prompts": plan()[1].prompts},
         {"settings": replace(SETTINGS, seed=1)},
         {"settings": replace(SETTINGS, temperature=0.7)},
+        {"settings": replace(SETTINGS, dtype="bfloat16")},
         {"settings": replace(SETTINGS, max_new_tokens=17)},
         {"settings": replace(SETTINGS, n_top=0)},
     ],
@@ -82,7 +87,15 @@ def test_plans_without_an_interval_or_without_samples_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("max_new_tokens", 0), ("samples_per_prompt", 0), ("batch_size", 0), ("n_top", -1), ("temperature", float("inf")), ("seed", 2**53)],
+    [
+        ("max_new_tokens", 0),
+        ("samples_per_prompt", 0),
+        ("batch_size", 0),
+        ("n_top", -1),
+        ("dtype", "int8"),
+        ("temperature", float("inf")),
+        ("seed", 2**53),
+    ],
 )
 def test_settings_out_of_range_are_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(InvalidConfig, match=rf"MeasurementSettings.{field} must be .*; got"):
@@ -91,6 +104,7 @@ def test_settings_out_of_range_are_refused_by_name(field: str, value: Any) -> No
 
 def test_settings_are_described_as_json() -> None:
     described = describe_settings(PROMPTS, SETTINGS)
+    assert described["dtype"] == "float32"
     assert described["prompt_set_digest"] == PROMPTS.digest
     assert (described["n_prompts"], described["samples_per_prompt"], described["seed"]) == (5, 3, 0)
     assert json.loads(json.dumps(described)) == described

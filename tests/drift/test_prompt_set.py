@@ -77,12 +77,12 @@ def test_file_without_prompts_is_refused(tmp_path: Path, name: str, text: str) -
 
 
 def test_missing_file_other_ending_and_other_encoding_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfig, match=r"Cannot read prompts from .*none\.txt"):
+    with pytest.raises(InvalidConfig, match=r"Expected prompts in a file .* a line\); there is no file .*none\.txt'\. Check the name"):
         read_prompt_set(tmp_path / "none.txt")
     with pytest.raises(InvalidConfig, match=r"\*\.jsonl .* got .*prompts\.csv"):
         read_prompt_set(write(tmp_path / "prompts.csv", "x"))
     (tmp_path / "latin.txt").write_bytes("süß".encode("latin-1"))
-    with pytest.raises(InvalidConfig, match="Expected a UTF-8 file"):
+    with pytest.raises(InvalidConfig, match=r"as UTF-8 in .*latin\.txt'; byte 2 is none"):
         read_prompt_set(tmp_path / "latin.txt")
 
 

@@ -1,3 +1,4 @@
+import copy
 import math
 import statistics
 from dataclasses import replace
@@ -16,7 +17,7 @@ from klaudit.drift.summary import list_sequences, sum_nats, summarise_shards
 from klaudit.errors import InvalidConfig, OutOfMemory
 from klaudit.models import DEFAULT_MODEL
 from klaudit.models.language_model import LanguageModel, load_language_model
-from klaudit.models.sampling import sample_completions
+from klaudit.models.sampling import Rollout, sample_completions
 from klaudit.records import DriftMeasurement
 from tests.drift.tasks import N_TOKENS, PROMPTS, measure_by_name, measure_tasks, plan_tasks
 from tests.drift.tiny_models import WORDS, add_first_token, add_weight_noise
@@ -71,6 +72,30 @@ def test_a_model_against_itself_is_at_exactly_zero_at_every_token(
     sequences = [one for shard in shards for one in shard.sequences]
     assert {one.sampler for one in sequences} == {"policy", "reference"}
     assert {value for one in sequences for value in sum_nats(one).values()} == {0.0}
+
+
+def test_in_sixteen_bits_both_models_are_scored_alike_and_not_from_what_sampling_left(
+    reference: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(*given: Any, **options: Any) -> Rollout:
+        rollout = sample_completions(*given, **options)
+        assert rollout.hidden is not None
+        return replace(rollout, hidden=rollout.hidden + 1)
+
+    monkeypatch.setattr("klaudit.drift.shard.sample_completions", spoil)
+    halves = [LanguageModel(copy.deepcopy(reference.model).bfloat16(), reference.tokenizer, "half") for _ in range(2)]
+    shards = measure_tasks(*halves, samples_per_prompt=4, dtype="bfloat16")
+    assert {value for shard in shards for one in shard.sequences for value in sum_nats(one).values()} == {0.0}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sixteen_bits_measure_the_same_within_their_rounding(policy: LanguageModel, reference: LanguageModel, dtype: str) -> None:
+    whole = summarise(policy, reference)["reverse", "full"]
+    halves = [LanguageModel(copy.deepcopy(one.model).to(getattr(torch, dtype)), one.tokenizer, "half") for one in (policy, reference)]
+    half = summarise(*halves, dtype=dtype)["reverse", "full"]
+    assert half.value != whole.value
+    assert half.value == pytest.approx(whole.value, rel=0.05)
+    assert half.settings["dtype"] == dtype
 
 
 def test_a_tokenizer_that_makes_other_tokens_of_a_prompt_is_refused(policy: LanguageModel, reference: LanguageModel) -> None:

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from klaudit.digests import digest_weights
 from klaudit.errors import ModelNotFound, UnsupportedModel
-from klaudit.models.language_model import LanguageModel, find_model_files, load_language_model
+from klaudit.models.encoding import encode_text
+from klaudit.models.language_model import LanguageModel, find_model_files, load_language_model, load_outline
 from klaudit.models.output_head import find_output_head
 from klaudit.models.parameters import compare_layers
 from tests.models.tiny import make_tiny_model
@@ -69,6 +70,9 @@ def test_an_adapter_with_new_tokens_brings_their_embeddings(base: Path, tmp_path
         expected = adapted.eval()(torch.tensor([[1, 102]])).logits
         torch.testing.assert_close(loaded.model(torch.tensor([[1, 102]])).logits, expected)
     assert find_output_head(loaded.model).n_vocabulary == 103
+    outline = load_outline(tmp_path / "adapter")
+    assert outline.model.config.vocab_size == 103
+    assert encode_text(outline, "w5") == [5]
 
 
 def test_a_small_difference_survives_sixteen_bits(base: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from klaudit.digests import digest_weights
 from klaudit.errors import IncompleteWeights, ModelNotFound, UnsupportedModel
 from klaudit.models import language_model
-from klaudit.models.language_model import LanguageModel, load_language_model
+from klaudit.models.language_model import LanguageModel, load_language_model, load_outline
 
 
 def refuse_network(*_args: object, **_kwargs: object) -> NoReturn:
@@ -58,6 +58,36 @@ def test_a_directory_without_a_model_is_said_in_one_line(tmp_path: Path) -> None
     with pytest.raises(ModelNotFound, match="Expected a causal language model") as caught:
         load_language_model(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_an_outline_answers_as_the_model_does_and_holds_no_weights(tiny: LanguageModel, tmp_path: Path) -> None:
+    tiny.model.save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    outline, loaded = load_outline(tmp_path), load_language_model(tmp_path)
+    assert {parameter.device.type for parameter in outline.model.parameters()} == {"meta"}
+    assert (outline.n_context, outline.name, outline.path) == (loaded.n_context, loaded.name, loaded.path)
+    assert [one.shape for one in outline.model.parameters()] == [one.shape for one in loaded.model.parameters()]
+    assert outline.tokenizer.get_vocab() == loaded.tokenizer.get_vocab()
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelNotFound, match="Expected a causal language model with its tokenizer in"):
+        load_outline(tmp_path)
+
+
+def test_a_name_that_folders_below_have_is_answered_with_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object, **_kwargs: object) -> NoReturn:
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(language_model, "snapshot_download", fail)
+    monkeypatch.chdir(tmp_path)
+    for place in ("a/checkpoint-9", "a/b/checkpoint-9", "a/b/c/checkpoint-10", "owner"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "checkpoint-9").write_text("no folder")
+    with pytest.raises(ModelNotFound, match=r"Did you mean \./a/checkpoint-9 or \./a/b/checkpoint-9\? Check the name"):
+        load_language_model("checkpoint-9")
+    for unknown in ("checkpoint-10", "[a]"):
+        with pytest.raises(ModelNotFound) as caught:
+            load_language_model(unknown)
+        assert "Did you mean" not in str(caught.value)
 
 
 def test_a_frozen_copy_keeps_its_weights_while_the_policy_moves(tiny: LanguageModel) -> None:

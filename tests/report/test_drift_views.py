@@ -77,7 +77,7 @@ class TestProfiles:
         (shown,) = view_profiles([invent_profile(12)], limits=LIMITS)
 
         assert [(one.slice, one.is_told) for one in shown.slices] == [("trigger", True), ("reviews", False)]
-        assert shown.slices[0].ratio_text == "8.0 [4.0, 16.0] times the rest"
+        assert shown.slices[0].ratio_text == "8.00 [4.00, 16.00] times the rest"
 
     @pytest.mark.parametrize("limits", [replace(LIMITS, significance=1e-5), replace(LIMITS, ratio=8.0), replace(LIMITS, least_nats=0.25)])
     def test_each_limit_alone_keeps_a_slice_untold(self, limits: object) -> None:
@@ -117,7 +117,7 @@ class TestProfiles:
         (shown,) = view_profiles([replace(invent_profile(12), layers=layers)], limits=LIMITS)
 
         assert shown.furthest_layer is layers[1]
-        assert [tell_layer(one) for one in shown.layers] == ["layer 0 12.5%", "layer 1 not finite", "head 50%"]
+        assert [tell_layer(one) for one in shown.layers] == ["layer 0 12.5%", "layer 1 not finite", "head 50.0%"]
 
     def test_the_headline_has_every_number_with_its_unit(self, invented: Invented) -> None:
         drift = view_drift(invented.run, measurements=[invent_drift(12, "full", 3.0)], steps=())
@@ -125,7 +125,7 @@ class TestProfiles:
 
         assert [one.text for one in list_drift_figures(drift.points, profile)] == [
             "3.00 nats/sequence, 2.50 to 3.50",
-            "8.0 times the rest, beyond noise",
+            "8.00 times the rest, beyond noise",
             "+28.4% 33.1, reference 25.8",
             "1.00 right: must be 1",
         ]

@@ -14,12 +14,14 @@ from klaudit.report.views import (
     format_number,
     format_percent,
     format_reading,
+    format_significant,
     view_drift,
     view_run,
     view_runs,
     view_sample,
 )
 from klaudit.report.views.curve import choose_points
+from klaudit.report.views.figure import format_estimate
 from tests.report.invented import START, Invented, invent_drift, invent_step, kl_at
 
 TOKEN_SERIES = KLSeries(estimator="full", unit="nats_per_token")
@@ -270,6 +272,33 @@ class TestSample:
 )
 def test_numbers_have_four_significant_digits(value: float, text: str) -> None:
     assert format_number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (2.0, "2.00"), (0.03384, "0.0338"), (9.999, "10.0"), (-104.4, "-104"), (6144.3, "6,144"), (1.25e-6, "1.25e-06")],
+)
+def test_numbers_in_columns_have_three_significant_digits(value: float, text: str) -> None:
+    assert format_significant(value) == text
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        ((2.1, 0.0, 3.9), "2.10 [0.00, 3.90]"),
+        ((104.2, -90.3, 854.4), "104 [-90, 854]"),
+        ((0.9863, 0.954, 1.051), "0.986 [0.954, 1.051]"),
+        ((1.08, 0.5, 220.0), "1.1 [0.5, 220.0]"),
+        ((1.0003, 0.9981, 1.0022), "1.000 [0.998, 1.002]"),
+        ((1.0, 1.0 - 1e-9, 1.0 + 1e-9), "1.0000 [1.0000, 1.0000]"),
+        ((0.0, -0.0012, 0.0011), "0.00000 [-0.00120, 0.00110]"),
+        ((0.0, 0.0, 0.0), "0 [0, 0]"),
+        ((0.5, -math.inf, math.inf), "0.500 [-Infinity, Infinity]"),
+        ((math.nan, 0.0, math.nan), "NaN [0, NaN]"),
+    ],
+)
+def test_an_estimate_in_a_column_has_one_precision_with_its_interval(estimate: tuple[float, float, float], text: str) -> None:
+    assert format_estimate(*estimate) == text
 
 
 def test_non_finite_numbers_are_named() -> None:

@@ -104,11 +104,9 @@ class CountingExecutor:
             self.keys.append(shard.key)
             yield shard
 
-    def measure_retention(
-        self, checkpoint: ModelIdentity, reference: ModelIdentity, *, passages: Passages, batch_size: int, allow_pickle: bool = False
-    ) -> Retention:
+    def measure_retention(self, checkpoint: ModelIdentity, reference: ModelIdentity, **options: Any) -> Retention:
         self.n_retentions += 1
-        return self._local.measure_retention(checkpoint, reference, passages=passages, batch_size=batch_size, allow_pickle=allow_pickle)
+        return self._local.measure_retention(checkpoint, reference, **options)
 
 
 def run(store: Store, request: DriftRequest, executor: CountingExecutor | None = None) -> MeasuredDrift:
@@ -161,6 +159,55 @@ def test_what_is_measured_is_not_measured_again(store_with_run: Store, models: P
     request = ask(models, settings=replace(SETTINGS, batch_size=3))
     assert run(store_with_run, request, executor).profiles == first.profiles
     assert executor.keys == []
+
+
+class OvertakenExecutor(CountingExecutor):
+    """Another process measures all that is asked for while this one is at its first text."""
+
+    def __init__(self, store_url: str, request: DriftRequest) -> None:
+        super().__init__()
+        self._store_url = store_url
+        self._request = request
+
+    def measure_retention(self, *arguments: Any, **options: Any) -> Retention:
+        if self.n_retentions == 0:
+            with open_store(self._store_url) as other:
+                run(other, self._request)
+        return super().measure_retention(*arguments, **options)
+
+
+def test_what_another_process_stored_meanwhile_is_given_back_as_it_is_and_not_stored_twice(
+    store_with_run: Store, store_url: str, models: Path
+) -> None:
+    request = ask(models, passages=PASSAGES, with_matrix=True)
+    seen: list[tuple[int, int]] = []
+    overtaken = OvertakenExecutor(store_url, request)
+    measured = measure_drift(plan_drift(request), store_with_run, executor=overtaken, on_progress=lambda *done: seen.append(done))
+    # Of the distances nothing was left to measure.
+    assert (sorted(seen), seen[-1][0]) == (seen, seen[-1][1])
+    assert [one.is_known for one in measured.checkpoints] == [True, True]
+    assert store_with_run.drift.list_profiles("r1") == list(measured.profiles)
+    assert store_with_run.drift.list("r1") == list(measured.measurements)
+    assert sorted(map(repr, store_with_run.drift.list_distances("r1"))) == sorted(map(repr, measured.distances))
+    assert verify_ledger(store_with_run).breaks == ()
+
+
+def test_another_type_of_weights_is_another_measurement_text_and_distances_included(store_with_run: Store, models: Path) -> None:
+    whole = run(store_with_run, ask(models, passages=PASSAGES, with_matrix=True))
+    executor = CountingExecutor()
+    half = run(store_with_run, ask(models, passages=PASSAGES, with_matrix=True, settings=replace(SETTINGS, dtype="bfloat16")), executor)
+    assert len(executor.keys) == len(set(executor.keys)) > 2 * N_SHARDS
+    assert executor.n_retentions == 2
+    assert [one.is_known for one in half.checkpoints] == [False, False]
+    assert {one.settings["dtype"] for one in half.measurements} == {one.settings["dtype"] for one in half.distances} == {"bfloat16"}
+    for ours, theirs in zip(half.profiles, whole.profiles, strict=True):
+        assert ours.retention is not None
+        assert theirs.retention is not None
+        assert ours.retention.reference_nats != theirs.retention.reference_nats
+        assert ours.retention.rise.value == pytest.approx(theirs.retention.rise.value, abs=0.02)
+        assert ours.layers == theirs.layers
+    again = run(store_with_run, ask(models, passages=PASSAGES, with_matrix=True))
+    assert (again.measurements, again.distances) == (whole.measurements, whole.distances)
 
 
 def test_an_interrupted_measurement_continues_with_the_same_numbers_in_whatever_order(
@@ -246,7 +293,7 @@ def test_samples_are_added_until_the_interval_is_narrow_enough_and_what_a_round_
         one = rows[step, "reverse"]
         half_width = (one.high - one.low) / 2 / one.value
         assert half_width <= 0.35
-        said = f"half the 95% interval is {half_width:.1%} of the value with {one.n_sequences // 8} completions a prompt; asked for was 35%"
+        said = f"half the 95% interval is {100 * half_width:.3g}% of the value with {one.n_sequences // 8} completions a prompt; asked for was 35%"
         assert line == f"checkpoint-{step}: {said}"
         assert one.settings["samples_per_prompt"] == one.n_sequences // 8
     n_measured = len(executor.keys)
@@ -269,7 +316,7 @@ def test_samples_are_added_until_the_interval_is_narrow_enough_and_what_a_round_
         (Precision(math.nan, is_reached=False, samples_needed=None, prompts_needed=9), "the drift is no finite number with 2 completions"),
         (
             Precision(0.04, is_reached=True, samples_needed=2, prompts_needed=8),
-            "4.0% of the value with 2 completions a prompt; asked for was 45%",
+            "is 4% of the value with 2 completions a prompt; asked for was 45%",
         ),
     ],
 )
@@ -298,8 +345,9 @@ def test_rounds_grow_at_most_fourfold_and_end_somewhere(store_with_run: Store, m
     assert len(executor.keys) == 3 * N_SHARDS // 2
     assert {one.settings["samples_per_prompt"] for one in measured.measurements} == {10}
     assert told == [
-        "checkpoint-2: half the 95% interval is 50.0% of the value with 10 completions a prompt; "
-        "45% would take about 5,000, and at most 10 are sampled"
+        "checkpoint-2: half the 95% interval is 50% of the value with 10 completions a prompt; "
+        "45% would take about 5,000 completions a prompt, and at most 10 are sampled. Be content with --ci 0.5, or give more prompts with "
+        "--prompts: about 17 different ones would do with 10 completions each"
     ]
 
 

@@ -14,7 +14,7 @@ from klaudit.report.views.capture import (
 )
 from klaudit.report.views.curve import NOT_MEASURED, Curve, Gap
 from klaudit.report.views.drift import DriftPoint, DriftView, LoggedKL, view_drift
-from klaudit.report.views.figure import Figure, format_count, format_number, format_percent, format_reading
+from klaudit.report.views.figure import Figure, format_count, format_number, format_percent, format_reading, format_significant
 from klaudit.report.views.long_run import LongRun, list_drawn_keys, needs_every_step, view_long_run
 from klaudit.report.views.run import METRICS, Marker, RunView, view_run
 from klaudit.report.views.runs import RunRow, RunsView, view_runs
@@ -49,6 +49,7 @@ __all__ = [
     "format_number",
     "format_percent",
     "format_reading",
+    "format_significant",
     "list_drawn_keys",
     "needs_every_step",
     "view_capture",

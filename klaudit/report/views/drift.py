@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from klaudit.records import PRIMARY, UNIT_LABELS, DriftMeasurement, KLBudget, KLSeries, RollUp, Run, StepRecord
 from klaudit.records.series import GOVERNING_ORDER
 from klaudit.report.views.curve import Curve, Point, draw_curve
-from klaudit.report.views.figure import format_interval, format_reading
+from klaudit.report.views.figure import format_estimate, format_reading
 
 SHIFT = (
     "The KL logged at step t belongs to the policy before update t, and checkpoint t holds the policy after it: "
@@ -205,7 +205,7 @@ def to_drift_point(one: DriftMeasurement, run: Run, by_step: Mapping[int, StepRe
         high=one.high,
         n_sequences=one.n_sequences,
         mean_length=one.mean_length,
-        text=f"{format_interval(one.value, one.low, one.high)} {unit}",
+        text=f"{format_estimate(one.value, one.low, one.high)} {unit}",
         logged=logged,
         direction=one.series.direction,
     )

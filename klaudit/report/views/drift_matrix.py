@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from klaudit.records import UNIT_LABELS, DriftMeasurement
 from klaudit.report.views.drift import keep_newest
-from klaudit.report.views.figure import format_interval
+from klaudit.report.views.figure import format_estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +70,4 @@ def tell_pair(measurement: DriftMeasurement | None, unit: str, *, is_same: bool)
     """Value, interval and unit of one pair."""
     if measurement is None:
         return "the same checkpoint" if is_same else "not measured"
-    return f"{format_interval(measurement.value, measurement.low, measurement.high)} {unit}"
+    return f"{format_estimate(measurement.value, measurement.low, measurement.high)} {unit}"

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from klaudit.records import DriftProfile, Interval, LayerDrift, Retention, SliceContrast
 from klaudit.report.views.drift import DriftPoint
-from klaudit.report.views.figure import Figure, format_count, format_interval, format_number
+from klaudit.report.views.figure import Figure, format_count, format_estimate, format_significant
 
 RATIO_TOLERANCE = 0.02
 """A mean ratio this near 1 is right whatever its interval says: float32 scores differ by less."""
@@ -113,7 +113,9 @@ def rank_layer(layer: LayerDrift) -> float:
 
 def tell_layer(layer: LayerDrift) -> str:
     """`layer 3 0.12%`, or `layer 3 not finite`."""
-    return f"{layer.layer} {100 * layer.relative_l2:.3g}%" if math.isfinite(layer.relative_l2) else f"{layer.layer} not finite"
+    return (
+        f"{layer.layer} {format_significant(100 * layer.relative_l2)}%" if math.isfinite(layer.relative_l2) else f"{layer.layer} not finite"
+    )
 
 
 def view_profiles(profiles: Iterable[DriftProfile], *, limits: SliceLimits) -> tuple[CheckpointProfile, ...]:
@@ -193,7 +195,6 @@ def to_perplexity(nats: Interval) -> Interval:
 def view_slice(contrast: SliceContrast, *, limits: SliceLimits) -> SliceView:
     """One slice, and whether it is told of."""
     is_told = contrast.p_value < limits.significance and contrast.ratio.value > limits.ratio and contrast.value.low > limits.least_nats
-    p_text = "p < 0.0001" if contrast.p_value < 1e-4 else f"p = {format_number(round(contrast.p_value, 4))}"
     return SliceView(
         slice=contrast.slice,
         value=contrast.value,
@@ -203,13 +204,18 @@ def view_slice(contrast: SliceContrast, *, limits: SliceLimits) -> SliceView:
         n_prompts=contrast.n_prompts,
         is_told=is_told,
         ratio_text=f"{tell_interval(contrast.ratio)} times the rest",
-        p_text=p_text,
+        p_text=tell_p(contrast.p_value),
     )
+
+
+def tell_p(p_value: float) -> str:
+    """`p = 0.0130`, or `p < 0.0001`."""
+    return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.4f}"
 
 
 def tell_interval(one: Interval) -> str:
     """`3.18 [2.73, 3.63]`."""
-    return format_interval(one.value, one.low, one.high)
+    return format_estimate(one.value, one.low, one.high)
 
 
 def list_drift_figures(points: Sequence[DriftPoint], profile: CheckpointProfile | None) -> tuple[Figure, ...]:
@@ -225,9 +231,9 @@ def list_drift_figures(points: Sequence[DriftPoint], profile: CheckpointProfile 
 
 def figure_drift(point: DriftPoint) -> Figure:
     """How far the checkpoint is."""
-    counts = f"{point.n_sequences:,} completions of {format_number(point.mean_length)} tokens on average"
+    counts = f"{point.n_sequences:,} completions of {format_significant(point.mean_length)} tokens on average"
     note = f"{point.label}, 95% interval over prompts; {counts}"
-    value, low, high = format_interval(point.value, point.low, point.high).replace("[", "").replace("]", "").replace(", ", " ").split()
+    value, low, high = format_estimate(point.value, point.low, point.high).replace("[", "").replace("]", "").replace(", ", " ").split()
     unit = f"{point.unit}, {low} to {high}"
     return Figure("drift", f"Drift ({point.estimator})", point.value, unit, f"{value} {unit}", note)
 
@@ -251,8 +257,8 @@ def figure_retention(profile: CheckpointProfile | None) -> Figure:
     if retention is None:
         return Figure("retention", "Retention", None, "", "not measured", "Perplexity on text of the reference's kind.")
     rise = retention.rise_percent
-    sign, value = "+" if rise.value > 0 else "", format_interval(rise.value, rise.low, rise.high).partition(" ")[0]
-    unit = f"{format_number(round(retention.policy.value, 1))}, reference {format_number(round(retention.reference.value, 1))}"
+    sign, value = "+" if rise.value > 0 else "", format_estimate(rise.value, rise.low, rise.high).partition(" ")[0]
+    unit = f"{format_significant(retention.policy.value)}, reference {format_significant(retention.reference.value)}"
     return Figure("retention", "Perplexity, against the reference", rise.value, unit, f"{sign}{value}% {unit}", retention.statement)
 
 
@@ -264,5 +270,5 @@ def figure_ratio(profile: CheckpointProfile | None) -> Figure:
     ratio = profile.ratio
     unit = f"{ratio.word}: below 1" if ratio.word == "cannot tell" else f"{ratio.word}: must be 1"
     return Figure(
-        "ratio", label, ratio.value, unit, f"{format_interval(ratio.value, ratio.low, ratio.high).partition(' ')[0]} {unit}", ratio.sentence
+        "ratio", label, ratio.value, unit, f"{format_estimate(ratio.value, ratio.low, ratio.high).partition(' ')[0]} {unit}", ratio.sentence
     )

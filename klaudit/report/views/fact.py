@@ -247,6 +247,15 @@ def tell_budget(label: str) -> Callable[[Finding, Any], Iterator[Fact]]:
     return tell_one
 
 
+def tell_lower_bound(finding: Finding, value: Any) -> Iterator[Fact]:
+    """The bound of what was compared with a budget: of a checkpoint it is the end of an interval."""
+    budget = finding.evidence.get("budget")
+    is_measured = isinstance(budget, Mapping) and budget.get("scope") == "checkpoint"
+    label, unit = FACTS["lower_bound"]
+    label = "lower end of the 95% interval over prompts" if is_measured else label
+    yield Fact(f"{label[:1].upper()}{label[1:]}", tell_value(value, find_unit(finding, "lower_bound", unit)))
+
+
 def tell_reading(label: str) -> Callable[[Finding, Any], Iterator[Fact]]:
     """A teller of one reading that was compared with a budget."""
 
@@ -325,6 +334,7 @@ TELLERS: Mapping[str, Callable[[Finding, Any], Iterator[Fact]]] = {
     "budget": tell_budget("Budget"),
     "before": tell_budget("Before"),
     "after": tell_budget("After"),
+    "lower_bound": tell_lower_bound,
     "breach": tell_reading("Over the limit"),
     "last_before_change": tell_reading("Last reading before the change"),
     "names": tell_names,

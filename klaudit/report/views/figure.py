@@ -39,11 +39,41 @@ def format_number(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def format_significant(value: float) -> str:
+    """Three significant digits, zeros kept, so that numbers below each other are as precise: `2.10`, `0.0338`, `104`, `6,144`."""
+    if value == 0 or not math.isfinite(value) or not 1e-4 <= abs(value) < 1e6:
+        return format_number(value)
+    return f"{value:,.{count_decimals(value)}f}"
+
+
+def count_decimals(value: float) -> int:
+    """Decimals that give a finite number other than 0 its three significant digits."""
+    exponent = int(f"{value:.2e}".partition("e")[2])
+    return max(0, 2 - exponent)
+
+
 def format_to_error(value: float, error: float) -> str:
     """As many decimals as its error deserves, which has two significant digits: 1.4031 with an error of 0.2033 is `1.40`."""
     if not (math.isfinite(value) and math.isfinite(error) and 1e-6 < error < 1e6):
         return format_number(value)
     return f"{value:,.{max(0, 1 - math.floor(math.log10(error)))}f}"
+
+
+def format_estimate(value: float, low: float, high: float) -> str:
+    """`3.18 [2.73, 3.63]`, for columns: the value to three significant digits, its interval to the same decimals.
+
+    A value that is small beside its interval has the decimals of the interval's wider end, and one more. Beside an interval that is narrower than
+    three digits tell, up to two decimals more show it.
+    """
+    ends = (low, value, high)
+    widest = max(map(abs, ends))
+    if not (all(map(math.isfinite, ends)) and 1e-4 <= widest < 1e6):
+        return f"{format_significant(value)} [{format_significant(low)}, {format_significant(high)}]"
+    decimals = min(count_decimals(value or widest), count_decimals(widest) + 1)
+    if high > low:
+        # one significant digit of the interval's width
+        decimals = max(decimals, min(count_decimals(high - low) - 2, decimals + 2))
+    return f"{value:,.{decimals}f} [{low:,.{decimals}f}, {high:,.{decimals}f}]"
 
 
 def format_interval(value: float, low: float, high: float) -> str:
