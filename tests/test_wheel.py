@@ -59,7 +59,7 @@ def test_the_wheel_carries_pages_migrations_and_sample_runs_and_no_weights(wheel
     assert "klaudit/db/versions/0001_first_tables.py" in names
     recorded = [name.split("/")[2:] for name in names if name.startswith("klaudit/sample_runs/") and name.endswith("/steps.jsonl")]
     assert len([path for path in recorded if len(path) == 2]) == 3
-    assert {path[0] for path in recorded if len(path) == 3} == {"broken", "sweep"}
+    assert {path[0] for path in recorded if len(path) == 3} == {"broken", "healthy", "sweep"}
 
 
 def test_a_store_is_made_and_the_sample_runs_are_loaded_from_the_wheel(installed: Path, tmp_path: Path) -> None:

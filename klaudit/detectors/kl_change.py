@@ -124,9 +124,10 @@ class _Sums:
 class KLChangeDetector:
     """Tells changes of one KL series apart from its growth and its noise.
 
-    Each value is held against the forecast of a bank (see ForecastBank). `jump` is one innovation above its limit. The others are Page's
-    cumulative sums of whitened innovations: whitened, because what neighbours share would be counted twice; clipped, because one outlier
-    is not a level. While a sum grows the forecasters follow less. A change must also stand out from the median of the last values.
+    Each value is held against the forecast of a bank (see ForecastBank). `jump` is one innovation above its limit. `level` and `variance` are
+    Page's cumulative sums of whitened innovations: whitened, because what neighbours share would be counted twice; clipped, because one
+    outlier is not a level. While a sum grows the forecasters follow less. `slope` is a departure from two lines (see TrendBreakDetector).
+    A change must also stand out from the median of the last values.
 
     Non-finite values are left out. State is JSON.
 
