@@ -91,15 +91,17 @@ class KLTrendChange(ChangeRule[KLTrendChangeParameters]):
             f"{reading.series.label} has left its trend upward since about step {first_step}: "
             f"{name_value(value, reading=reading)} at step {step} where {name_value(told.expected, reading=reading)} was expected"
         )
+        severity = Severity.CRITICAL if self.is_large(change) and value >= 2 * told.expected else Severity.WARNING
+        remedy = "Look at beta, learning rate and reward since then; raise beta or lower the learning rate, and sample from the newest checkpoint."
         if self._is_on_its_way(change):
-            severity, message = Severity.INFO, f"{message}; the controller of beta, whose set-point is {self.set_point:g}, means it to grow"
-        else:
-            severity = Severity.CRITICAL if self.is_large(change) and value >= 2 * told.expected else Severity.WARNING
+            severity = Severity.INFO
+            message = f"{message}; the controller of beta, whose set-point is {self.set_point:g}, means it to grow"
+            remedy = "See that it stops there: a controller with a long horizon answers late."
         return Judgement(
             severity=severity,
             badness=told.score,
             message=f"{message}.",
-            remedy="Look at beta, learning rate and reward since then; raise beta or lower the learning rate, and sample from the newest checkpoint.",
+            remedy=remedy,
             value=told.score,
             threshold=told.limit,
             unit="standard errors",
