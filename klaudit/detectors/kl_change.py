@@ -32,7 +32,7 @@ LEAST_RISE = 0.04
 LEAST_FALL = 0.35
 """Likewise for a fall."""
 HOLD = 8
-"""Values after an alarm at which there is no other: one change is told once."""
+"""Values after an alarm at which there is no other, but for AGAIN: one change is told once."""
 AGAIN = 1.0
 """Standard deviations above its limit at which one jump among those is told all the same, where the change before it is over."""
 SETTLING = 3
@@ -172,11 +172,11 @@ class KLChangeDetector:
             least_sd: the least standard deviation that the value can have, in the series' unit.
 
         Returns:
-            The alarm that is on at this value. In the HOLD values after an alarm there is at most one, and only a larger jump.
+            The alarm that is on at this value. In the HOLD values after an alarm there is at most one, a jump that is AGAIN above the limit.
         """
         if not math.isfinite(value):
             return None
-        value = max(-FARTHEST, min(FARTHEST, value))
+        value, least_sd = max(-FARTHEST, min(FARTHEST, value)), min(FARTHEST, least_sd)
         self._n_told += value > self.least
         if not self._n_told:
             return None
@@ -238,13 +238,13 @@ class KLChangeDetector:
 
     def _find_jump(self, surprise: Surprise, *, value: float, position: float) -> Change | None:
         """One value above its limit; among those that are held, one that is far above it, once."""
-        rarest = self._rarest
-        if self._is_held:
-            rarest = self._rarest_again if self._is_over and not self._is_second else 0.0
-        if surprise.p_up >= rarest or not self._rises(value):
+        is_held = self._is_held
+        if is_held and (self._is_second or not self._is_over):
             return None
-        score = find_quantile(max(surprise.p_up, 1e-300))
-        return Change("jump", 1, score, self.limits.jump, surprise.expected, position, statistic="z")
+        if surprise.p_up >= (self._rarest_again if is_held else self._rarest) or not self._rises(value):
+            return None
+        score, limit = find_quantile(max(surprise.p_up, 1e-300)), self.limits.jump + (AGAIN if is_held else 0.0)
+        return Change("jump", 1, score, limit, surprise.expected, position, statistic="z")
 
     def _find_lasting(self, surprise: Surprise, departures: Sequence[Departure | None], *, value: float, position: float) -> Change | None:
         """The first that holds of: level, slope, variance; one change is told once."""
@@ -279,7 +279,7 @@ class KLChangeDetector:
         limit, at_end, low = self.limits.slope + line.more, restore_root(departure.expected), restore_root(departure.low)
         told = replace(told, limit=limit, first_position=self._trend_break.find_last_position(), statistic="t")
         median = find_median(list(self._recent))
-        if departure.t > limit and median > at_end > self._least_of_line:
+        if departure.t > limit and median > (1 + LEAST_RISE) * at_end and at_end > self._least_of_line:
             on_logs = self._trend_break.judge_logarithms(index)
             if on_logs is not None and on_logs.t > self.limits.slope + line.on_logs:
                 return replace(told, kind="slope", score=departure.t, expected=at_end)
@@ -301,7 +301,6 @@ class KLChangeDetector:
             level = find_median(list(self._recent)[-SETTLING:])
             self._bank.settle(level)
             self._sums.clear()
-            self._is_over = True
             # By the time that a sum is over its limit, the forecast has gone half the way.
             if self._kind == "level" or abs(level - self._after) < abs(level - self._before):
                 self._settle_lines(level)

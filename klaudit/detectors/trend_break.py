@@ -165,6 +165,9 @@ class TrendBreakDetector:
             For each line the departure from it, on the scale of roots; None until the line has LEAST_VALUES.
         """
         positions, roots = self._positions, self._roots
+        # No line leads over a gap that is longer than what was seen before it.
+        if len(positions) == positions.maxlen and position - positions[-1] > positions[-1] - positions[0]:
+            self.clear()
         n = len(roots)
         fits = []
         for one in self._lines:

@@ -150,6 +150,26 @@ def test_a_small_spike_does_not_hide_the_large_one_after_it() -> None:
     assert [step for step, _ in observe_all(build(), values)] == [60, 65]
 
 
+def test_a_climb_over_four_values_is_told_once() -> None:
+    rng = np.random.default_rng(20)
+    n_late = 0
+    for _ in range(20):
+        climb = np.clip((np.arange(120) - 79) / 4, 0, 1)
+        changes = observe_all(build(), 5.0**climb * np.exp(0.1 * rng.standard_normal(120)))
+        n_late += any(step > 83 and change.kind == "jump" for step, change in changes)
+    assert n_late <= 1
+
+
+def test_a_gap_of_steps_in_growth_that_levels_off_is_no_fall() -> None:
+    rng = np.random.default_rng(21)
+    for gap in (500, 10_000):
+        detector = build()
+        values = np.concatenate([0.01 * np.arange(1, 101), np.full(60, 1.1)]) * np.exp(0.05 * rng.standard_normal(160))
+        positions = [step + (gap if step >= 100 else 0) for step in range(160)]
+        changes = [detector.observe(float(one), position=at, least_sd=7e-4) for one, at in zip(values, positions, strict=True)]
+        assert [change for change in changes if change is not None] == []
+
+
 def test_values_that_are_no_numbers_change_nothing() -> None:
     rng = np.random.default_rng(16)
     values = np.exp(0.2 * rng.standard_normal(120))

@@ -5,18 +5,13 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from klaudit.audit.beta_settings import read_beta_settings
 from klaudit.audit.change_rule import ChangeParameters, ChangeRule, describe_change, name_value
 from klaudit.audit.change_watch import KLChange
 from klaudit.audit.episode import Judgement
 from klaudit.audit.observation import Observation
-from klaudit.detectors.baseline import find_median
 from klaudit.detectors.kl_change import LINES
 from klaudit.detectors.trend_break import LEAST_VALUES
-from klaudit.records import Finding, Run, Severity
-
-LATEST = 8
-"""Readings before this one that tell with it where the KL is."""
+from klaudit.records import Finding, Severity
 
 
 class KLTrendChangeParameters(ChangeParameters):
@@ -35,8 +30,7 @@ class KLTrendChange(ChangeRule[KLTrendChangeParameters]):
         both: growth by as much each step curves on the one scale, growth by a constant share on the other, and neither is a change. A line
         that falls counts as level, and a level that another rule has told counts like the line until the line has seen it: growth that goes
         on from it is told. Growth out of a KL that nobody could notice is how every run begins: the line itself must lead to 0.01
-        nats/sequence or more. While a controller of beta has a set-point that the KL is still below, growth is what it lowers beta for, and the
-        finding is info. It needs a line through 20 readings, so it judges from the 41st one of a segment on.
+        nats/sequence or more, and to three times x0. It needs a line through 20 readings, so it judges from the 41st one of a segment on.
 
     Formula:
         t = (m - l) / s above its limit; m is the mean of sign(x) sqrt(|x|) over the last ten readings, the highest and the lowest of them
@@ -67,13 +61,9 @@ class KLTrendChange(ChangeRule[KLTrendChangeParameters]):
     code = "KLA204"
     name = "kl_trend_change"
     version = 3
-    severities = (Severity.INFO, Severity.WARNING, Severity.CRITICAL)
+    severities = (Severity.WARNING, Severity.CRITICAL)
     parameters_model = KLTrendChangeParameters
     warm_up: ClassVar[int] = LEAST_VALUES + min(line.delay for line in LINES)
-
-    def __init__(self, run: Run, *, parameters: KLTrendChangeParameters, budgets: object = ()) -> None:
-        super().__init__(run, parameters=parameters)
-        self.set_point = read_beta_settings(run.config).target
 
     def follow(self, observation: Observation) -> Iterator[Finding]:
         """See ChangeRule."""
@@ -87,31 +77,16 @@ class KLTrendChange(ChangeRule[KLTrendChangeParameters]):
         reading, told = change.reading, change.change
         value = reading.value or 0.0
         first_step = int(told.first_position)
-        message = (
-            f"{reading.series.label} has left its trend upward since about step {first_step}: "
-            f"{name_value(value, reading=reading)} at step {step} where {name_value(told.expected, reading=reading)} was expected"
-        )
-        severity = Severity.CRITICAL if self.is_large(change) and value >= 2 * told.expected else Severity.WARNING
-        remedy = "Look at beta, learning rate and reward since then; raise beta or lower the learning rate, and sample from the newest checkpoint."
-        if self._is_on_its_way(change):
-            severity = Severity.INFO
-            message = f"{message}; the controller of beta, whose set-point is {self.set_point:g}, means it to grow"
-            remedy = "See that it stops there: a controller with a long horizon answers late."
+        is_critical = self.is_large(change) and value >= 2 * told.expected
         return Judgement(
-            severity=severity,
+            severity=Severity.CRITICAL if is_critical else Severity.WARNING,
             badness=told.score,
-            message=f"{message}.",
-            remedy=remedy,
+            message=f"{reading.series.label} has left its trend upward since about step {first_step}: "
+            f"{name_value(value, reading=reading)} at step {step} where {name_value(told.expected, reading=reading)} was expected.",
+            remedy="Look at beta, learning rate and reward since then; raise beta or lower the learning rate, and sample from the newest checkpoint.",
             value=told.score,
             threshold=told.limit,
             unit="standard errors",
             evidence=describe_change(change, key=self.key),
             first_step=first_step,
         )
-
-    def _is_on_its_way(self, change: KLChange) -> bool:
-        """Whether a controller has a set-point that the KL, in either unit, is still below: until then it lowers beta."""
-        if self.set_point is None or not change.reading.value:
-            return False
-        level = find_median([*(value for _, value in change.window[-LATEST:]), change.reading.value])
-        return max(level, level * change.value_per_sequence / change.reading.value) < self.set_point

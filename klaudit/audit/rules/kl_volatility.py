@@ -34,7 +34,7 @@ class KLVolatility(ChangeRule[KLVolatilityParameters]):
     Parameters and where the defaults come from:
         The limit comes from the policy's false_alarms_per_1000 by simulation (tests/detectors/test_kl_change.py). An allowance of 3 lets
         noise of 1.7 times its usual size pass and finds four times that within a few readings. critical_kl is not used: it is never
-        critical. quiet_steps 20: twice as long as the detector waits after an alarm, so that a burst that goes on is one finding.
+        critical. quiet_steps 20: more than twice as long as the detector waits after an alarm, so that a burst that goes on is one finding.
 
     What to do:
         Look at batch size, learning rate, gradient norm and the mix of prompts since the first step of the finding.

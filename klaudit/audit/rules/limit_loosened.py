@@ -8,7 +8,7 @@ from pydantic import Field
 from klaudit.audit.budget_watch import BudgetLevel, BudgetWatch, CheckpointWatch, describe_budget, list_latest_drift
 from klaudit.audit.episode import Judgement
 from klaudit.audit.observation import Observation, complete_reading
-from klaudit.audit.rule import NOTHING, Rule, RuleParameters
+from klaudit.audit.rule import Rule, RuleParameters
 from klaudit.records import UNIT_LABELS, DriftMeasurement, Finding, KLBudget, LimitChange, Run, Severity
 from klaudit.records.moment import format_moment
 
@@ -89,7 +89,6 @@ class LimitLoosened(Rule[LimitLoosenedParameters]):
     def __init__(self, run: Run, *, parameters: LimitLoosenedParameters, budgets: object = ()) -> None:
         super().__init__(run, parameters=parameters)
         self.watched: dict[LimitChange, WatchedChange] = {}
-        self.needs = NOTHING
         self._last: tuple[int, int] | None = None
 
     def reset(self) -> None:
@@ -105,7 +104,6 @@ class LimitLoosened(Rule[LimitLoosenedParameters]):
                 yield from self._judge(self.watched[change])
             else:
                 self.watched[change] = WatchedChange(change, run=self.run, n_kept=self.parameters.evidence_steps)
-                self.needs = None
 
     def observe(self, observation: Observation) -> Iterator[Finding]:
         """See Rule."""

@@ -54,21 +54,6 @@ def test_growth_by_three_hundredths_a_step_is_found_before_the_kl_has_doubled(
     assert any(finding.evidence["expected"] == pytest.approx(level, rel=0.25) for level in levels)
 
 
-@pytest.mark.parametrize(("set_point", "severity"), [(50.0, "info"), (0.5, "warning")])
-def test_growth_towards_the_set_point_of_a_controller_is_info(
-    build_run: BuildRun, build_step: BuildStep, set_point: float, severity: str
-) -> None:
-    run = build_run(config={"target_kl": set_point, "horizon": 200})
-    (finding, *_) = find_breaks(run, grow(build_step, rate=0.03, seed=1))
-    assert finding.severity == severity
-    assert ("set-point is 50, means it to grow" in finding.message) == (severity == "info")
-
-
-def test_a_limit_of_ppos_epochs_is_no_set_point(build_run: BuildRun, build_step: BuildStep) -> None:
-    (finding, *_) = find_breaks(build_run(config={"target_kl": 50.0}), grow(build_step, rate=0.03, seed=1))
-    assert finding.severity == "warning"
-
-
 def test_growth_that_was_first_told_as_a_level_is_told_as_it_goes_on(build_run: BuildRun, build_step: BuildStep) -> None:
     n_first = 0
     for seed in range(12):
