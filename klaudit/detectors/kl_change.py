@@ -56,6 +56,10 @@ class Line(NamedTuple):
     """Likewise on a logarithmic scale."""
 
 
+FALL_SHARE = 0.75
+"""Of the sum's limit for a level, for a fall: healthy runs hardly fall."""
+FALL_LESS = 0.5
+"""Standard errors less than the limit of a rise that a fall below a line needs, likewise."""
 LINES = (Line(40, 20, more=0.5, on_logs=-0.5), Line(60, 40, more=0.0, on_logs=-1.5))
 """The first finds a slope soon; the second one that a long wander hides."""
 
@@ -250,9 +254,11 @@ class KLChangeDetector:
         """The first that holds of: level, slope, variance; one change is told once."""
         limits, sums, expected = self.limits, self._sums, surprise.expected
         departed = [
-            (index, one) for index, one in enumerate(departures) if one is not None and one.is_over(limits.slope + LINES[index].more)
+            (index, one)
+            for index, one in enumerate(departures)
+            if one is not None and one.is_over(limits.slope + LINES[index].more, less_down=FALL_LESS)
         ]
-        rising, falling = sums.level_up.is_over(limits.level), sums.level_down.is_over(limits.level)
+        rising, falling = sums.level_up.is_over(limits.level), sums.level_down.is_over(FALL_SHARE * limits.level)
         scattering = sums.variance.is_over(limits.variance, n=3)
         if not (departed or rising or falling or scattering):
             return None
@@ -260,7 +266,7 @@ class KLChangeDetector:
         if rising and value > expected and self._rises(value):
             return _tell_sum(told, sums.level_up)
         if falling and self._falls(value):
-            return _tell_sum(replace(told, direction=-1), sums.level_down)
+            return _tell_sum(replace(told, direction=-1, limit=FALL_SHARE * limits.level), sums.level_down)
         slopes = (self._tell_departure(told, one, index=index) for index, one in departed)
         of_variance = _tell_sum(replace(told, kind="variance", limit=limits.variance), sums.variance) if scattering else None
         return next((one for one in slopes if one is not None), of_variance)
@@ -283,8 +289,8 @@ class KLChangeDetector:
             on_logs = self._trend_break.judge_logarithms(index)
             if on_logs is not None and on_logs.t > self.limits.slope + line.on_logs:
                 return replace(told, kind="slope", score=departure.t, expected=at_end)
-        if departure.t_down > limit and median < (1 - LEAST_FALL) * low:
-            return replace(told, direction=-1, score=departure.t_down, expected=low)
+        if departure.t_down > limit - FALL_LESS and median < (1 - LEAST_FALL) * low:
+            return replace(told, direction=-1, limit=limit - FALL_LESS, score=departure.t_down, expected=low)
         return None
 
     def _settle(self, change: Change | None, *, value: float) -> None:

@@ -27,15 +27,15 @@ class Departure(NamedTuple):
     t: float
     """How far above the line their mean is, in its standard errors; above the line's own mean, where the line falls."""
     t_down: float
-    """How far below it, or below the line's own mean where the line rises: growth that ends is no fall."""
+    """How far below `low`."""
     low: float
-    """The lower of the line and its mean, at the last values."""
+    """The lower of the line at the last values and at its own end: growth that ends is no fall."""
     expected: float
     """By the line, at the last value."""
 
-    def is_over(self, limit: float) -> bool:
-        """Whether they are so many standard errors above or below."""
-        return self.t > limit or self.t_down > limit
+    def is_over(self, limit: float, *, less_down: float = 0.0) -> bool:
+        """Whether they are so many standard errors above, or below, where `less_down` fewer are enough."""
+        return self.t > limit or self.t_down > limit - less_down
 
 
 class Latest(NamedTuple):
@@ -101,7 +101,9 @@ class DelayedLine:
         of_mean = widening / MEAN_OF if widening < MEAN_OF else 1.0
         variance = of_mean + widening * (1 / n + of_slope * of_slope)
         rise = slope * middle
-        expected, low = (line_mean + rise, line_mean) if rise > 0 else (line_mean, line_mean + rise)
+        # Half of the line's length is sqrt(3 sxx / n) for values that are equally far apart, and sd / slope_error is sqrt(sxx).
+        half = sd / slope_error * math.sqrt(3 / n) if slope_error > 0 else 0.0
+        expected, low = (line_mean + rise, line_mean + slope * half) if rise > 0 else (line_mean, line_mean + rise)
         at_end = line_mean + slope * (latest.position - center)
         if self._n_of_level:
             level = self._level if transform is None else transform(self._level)

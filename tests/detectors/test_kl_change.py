@@ -121,6 +121,20 @@ def test_a_fall_to_another_level_is_told_and_a_low_value_is_not() -> None:
     assert observe_all(build(), low) == []
 
 
+@pytest.mark.parametrize("onset", [100, 200])
+def test_a_fall_to_a_fifth_of_noisy_growth_is_told_and_growth_that_ends_is_none(onset: int) -> None:
+    t = np.arange(300)
+    n_found, n_false = 0, 0
+    for seed in range(20):
+        noise = np.exp(0.35 * np.random.default_rng(seed).standard_normal(300))
+        ended = 0.01 * np.minimum(t + 1, onset) * noise
+        falls = [step for step, change in observe_all(build(), np.where(t < onset, ended, 0.2 * ended)) if change.direction < 0]
+        n_found += any(onset <= step <= onset + 20 for step in falls)
+        n_false += any(change.direction < 0 for _, change in observe_all(build(), ended))
+    assert n_found >= 18
+    assert n_false <= 1
+
+
 def test_a_steady_departure_is_told_as_a_slope() -> None:
     rng = np.random.default_rng(15)
     values = 2 + 0.1 * rng.standard_normal(260)

@@ -20,6 +20,8 @@ from tests.bench.detection.labelled_run import LabelledRun
 HERE = Path(__file__).parent
 LEAST_BEFORE, LEAST_AFTER = 30, 21
 """Steps before an onset, and from it to the end of the curve."""
+LEAST_STEPS = 100
+"""Of a curve that something is planted in; shorter ones tell of false alarms only."""
 NEAR = 40
 """Steps to either side of an onset that its noise is measured on."""
 LEAST_LOG_SD = 0.02
@@ -134,7 +136,7 @@ def plant_on_curves(curves: Iterable[Curve], kinds: Sequence[str], *, n_placemen
     for at, curve in enumerate(curves):
         for kind in kinds:
             rng = np.random.default_rng([seed, at, list(CURVE_KINDS).index(kind)])
-            possible = range(LEAST_BEFORE, len(curve.steps) - LEAST_AFTER + 1)
+            possible = range(LEAST_BEFORE, len(curve.steps) - LEAST_AFTER + 1) if len(curve.steps) >= LEAST_STEPS else ()
             chosen = rng.choice(possible, size=min(n_placements, len(possible)), replace=False) if possible else ()
             for onset in sorted(int(one) for one in chosen):
                 yield plant_on_curve(curve, kind, onset, rng)
