@@ -34,11 +34,11 @@ class KLTrendChange(ChangeRule[KLTrendChangeParameters]):
 
     Formula:
         t = (m - l) / s above its limit; m is the mean of sign(x) sqrt(|x|) over the last ten readings, the highest and the lowest of them
-        taken for the ones next to them, so that a spike that came and went is no trend; l is the line at their middle, s the standard error
+        taken for the ones next to them, so that one reading which is off is no trend; l is the line at their middle, s the standard error
         of m - l, widened by (1 + r) / (1 - r) for neighbours that correlate by r, at most 0.7. The line that ended twenty ago needs half a
         standard error more. The same of asinh(x / 2 x0) (a logarithm well above x0, which is 0.000225 nats/sequence, and for k1 half a nat
         over the batch if that is more) must be above the limit less 0.5 for the first line and less 1.5 for the second. The median of the
-        last nine readings must be above where the line itself leads. Critical at twice what was expected, with a KL of critical_kl or more.
+        last nine readings must be 4% above where the line itself leads. Critical at twice what was expected, with a KL of critical_kl or more.
 
     Why it matters:
         A run that speeds up its drift has lost its anchor: a beta that fell, a controller out of range, a reward that has found a
