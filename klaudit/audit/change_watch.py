@@ -22,8 +22,10 @@ NOMINAL_BATCH = 64
 """Sequences a step where nobody says how many."""
 LEAST_KL = 2.25e-4
 """Nats per sequence: d = 0.015, below which no KL is told from zero."""
-NOTABLE_KL = 0.01
-"""Nats per sequence: d = 0.1, at which no observer tells more than 7% of the samples apart (Pinsker's inequality)."""
+NOTABLE_KL = 0.05
+"""Nats per sequence: d = 0.22, at which no observer tells more than 16% of the samples apart (Pinsker's inequality)."""
+SMALL_KL = 1.0
+"""Nats per sequence: the slope of a smaller KL must be clearer. No change below it is critical either (rule R06 of the catalogue)."""
 LEAST_SD = 7e-4
 """Nats per sequence: the least noise."""
 COARSE = 4
@@ -32,6 +34,10 @@ SE_SHARE = 0.8
 """Share of the standard error that the batches give, below which the noise is never taken to be."""
 SE_WINDOW = 41
 """Readings whose median standard error is meant: a burst of noise is a change and must not excuse itself."""
+OF_FEW = 1.5
+"""Standard errors of its own batch within which a jump lies that one sequence made, where it is 1, or two, where it is 1.4 and more."""
+UNUSUAL = 1.5
+"""Times its usual share of the KL that the standard error of such a batch is at least: in a jump that all sequences share it grows with them."""
 KEPT = 20
 """Readings that go with a finding as evidence."""
 SPIKE_STEPS = 3
@@ -59,6 +65,8 @@ class KLChange:
     reading: KLReading
     sd: float
     """Of one reading around what was expected, in the series' unit; NaN where the detector has none."""
+    is_of_few: bool
+    """A jump that one or two sequences of the batch make, by the batch's own standard error."""
     expected_per_sequence: float
     """What was expected, in nats per sequence, of NOMINAL_LENGTH where no length is known."""
     value_per_sequence: float
@@ -132,13 +140,13 @@ class ChangeWatch:
 
     def _describe(self, change: Change, *, reading: KLReading) -> KLChange:
         assert reading.value is not None
-        sd = self._detector.sd if isinstance(self._detector, KLWatch) else math.nan
         factor = (reading.mean_length or NOMINAL_LENGTH) if reading.series.unit == "nats_per_token" else 1.0
         return KLChange(
             change=change if self.detection.detector == "klaudit" else replace(change, kind="jump"),
             detector=self.detection.detector,
             reading=reading,
-            sd=sd,
+            sd=self._detector.sd if isinstance(self._detector, KLWatch) else math.nan,
+            is_of_few=isinstance(self._detector, KLWatch) and self._detector.is_of_few(change, reading.value),
             expected_per_sequence=change.expected * factor,
             value_per_sequence=reading.value * factor,
             window=tuple(self._window),
@@ -156,11 +164,13 @@ class KLWatch:
         least = max(LEAST_KL, 0.5 / n_sequences) if is_sampled else LEAST_KL
         self._least_sd = LEAST_SD / length
         self._errors = RollingMedian(SE_WINDOW)
+        self._error: float | None = None
         self._decimals = 0
         self._detector = KLChangeDetector(
             noise="sampling" if is_sampled else "proportional",
             least=least / length,
             notable=NOTABLE_KL / length,
+            small=SMALL_KL / length,
             false_alarms_per_1000=false_alarms_per_1000,
         )
 
@@ -171,8 +181,16 @@ class KLWatch:
 
     def take_error(self, standard_error: float | None) -> None:
         """The standard error of the reading that comes next, in the series' unit."""
+        self._error = standard_error
         if standard_error is not None:
             self._errors.observe(standard_error)
+
+    def is_of_few(self, change: Change, value: float) -> bool:
+        """Whether one or two sequences of the latest batch explain a jump: with one of them off by D, x - e = D / n = s."""
+        usual = self._errors.find()
+        if change.kind != "jump" or self._error is None or usual is None or not math.isfinite(self._error):
+            return False
+        return value - change.expected < OF_FEW * self._error and self._error * change.expected > UNUSUAL * usual * value
 
     def observe(self, value: float, *, position: float) -> Change | None:
         """See Detector."""

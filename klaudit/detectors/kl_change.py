@@ -56,9 +56,11 @@ class Line(NamedTuple):
     """Likewise on a logarithmic scale."""
 
 
+SMALL_SLOPE = 2.0
+"""Standard errors more that the slope of a small KL needs: it is slow, and nothing is lost by telling it later."""
 FALL_SHARE = 0.75
 """Of the sum's limit for a level, for a fall: healthy runs hardly fall."""
-FALL_LESS = 0.5
+FALL_LESS = 0.3
 """Standard errors less than the limit of a rise that a fall below a line needs, likewise."""
 LINES = (Line(40, 20, more=0.5, on_logs=-0.5), Line(60, 40, more=0.0, on_logs=-1.5))
 """The first finds a slope soon; the second one that a long wander hides."""
@@ -111,7 +113,7 @@ def find_limits(false_alarms_per_1000: float) -> ChangeLimits:
     freedom and more, added or multiplied, on a level that wanders with a correlation of up to 0.94.
     """
     decades = -math.log10(false_alarms_per_1000)
-    return ChangeLimits(jump=3.95 + 1.6 * decades, level=6.0 + 2.0 * decades, slope=3.7 + 1.2 * decades, variance=24.0 + 8.0 * decades)
+    return ChangeLimits(jump=3.95 + 1.6 * decades, level=5.9 + 2.0 * decades, slope=3.5 + 1.2 * decades, variance=24.0 + 8.0 * decades)
 
 
 @dataclass(slots=True)
@@ -138,17 +140,19 @@ class KLChangeDetector:
     Source: Page 1954 (cumulative sums); limits by simulation, see `find_limits`.
     """
 
-    def __init__(self, *, noise: Noise, least: float, notable: float = 0.0, false_alarms_per_1000: float = 1.0) -> None:
+    def __init__(self, *, noise: Noise, least: float, notable: float = 0.0, small: float = 0.0, false_alarms_per_1000: float = 1.0) -> None:
         """Build it.
 
         Args:
             noise: how the noise grows with the KL.
             least: a KL below which nothing can be told from zero, in the series' unit; above 0.
             notable: a KL below which no change is told, in the series' unit; one from or to a larger KL is.
+            small: a KL below which a slope must be clearer, by SMALL_SLOPE.
             false_alarms_per_1000: of all kinds together, on healthy steps.
         """
         self.least = least
         self.notable = notable
+        self.small = small
         self.limits = find_limits(false_alarms_per_1000)
         self._least_of_line = max(FAR * least, notable)
         self._rarest = find_tail(self.limits.jump)
@@ -283,9 +287,10 @@ class KLChangeDetector:
         """A slope where the latest values are above where the line leads, a fall where they are LEAST_FALL below it."""
         line = LINES[index]
         limit, at_end, low = self.limits.slope + line.more, restore_root(departure.expected), restore_root(departure.low)
-        told = replace(told, limit=limit, first_position=self._trend_break.find_last_position(), statistic="t")
         median = find_median(list(self._recent))
-        if departure.t > limit and median > (1 + LEAST_RISE) * at_end and at_end > self._least_of_line:
+        more = SMALL_SLOPE if median < self.small else 0.0
+        told = replace(told, limit=limit + more, first_position=self._trend_break.find_last_position(), statistic="t")
+        if departure.t > told.limit and median > (1 + LEAST_RISE) * at_end and at_end > self._least_of_line:
             on_logs = self._trend_break.judge_logarithms(index)
             if on_logs is not None and on_logs.t > self.limits.slope + line.on_logs:
                 return replace(told, kind="slope", score=departure.t, expected=at_end)

@@ -53,6 +53,25 @@ def test_a_jump_is_told_with_what_was_expected_and_the_readings_before_it(build_
     assert change.window == tuple(enumerate(QUIET))[-KEPT:]
 
 
+@pytest.mark.parametrize(
+    ("error", "is_of_few"),
+    [(1.0, True), (0.7, True), (0.6, False), (0.15, False), (None, False), (math.nan, False)],
+    ids=["one sequence", "two", "three", "all, its usual share", "none given", "not a number"],
+)
+def test_a_jump_within_its_own_standard_error_is_of_few_sequences(build_run: BuildRun, error: float | None, is_of_few: bool) -> None:
+    (*_, (_, change, _)) = watch(build_run(batch_size=4), [*read(QUIET, se=0.05), *read([1.5], se=error)])
+    assert change is not None
+    assert change.is_of_few == is_of_few
+
+
+def test_an_error_that_is_always_as_large_as_the_kl_excuses_no_jump(build_run: BuildRun) -> None:
+    # Of k1, a batch's standard error is as large as its mean all the time.
+    noisy = [0.5 * (1 + 0.03 * math.sin(1.7 * step)) for step in range(60)]
+    told = watch(build_run(), [*read(noisy, se=0.5), *read([60.0], se=60.0)])
+    changes = [change for _, change, _ in told if change is not None]
+    assert [change.is_of_few for change in changes] == [False]
+
+
 @pytest.mark.parametrize(("after", "n_readings", "last_off_step"), [([0.5], 1, 30), ([1.4, 0.9], 2, 31), ([1.4, 1.2, 0.6], 3, 32)])
 def test_a_jump_of_which_half_is_gone_within_three_readings_was_a_spike(
     build_run: BuildRun, after: list[float], n_readings: int, last_off_step: int

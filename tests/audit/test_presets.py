@@ -52,7 +52,8 @@ def test_the_research_preset_interrupts_for_little() -> None:
     research = PRESETS["research"]
     assert research.detection.false_alarms_per_1000 == 0.2
     assert (research.rules["KLA101"].severity, research.rules["KLA303"].severity) == (None, None)
-    assert research.rules["KLA201"].severity is Severity.WARNING
+    assert (research.rules["KLA201"].severity, research.rules["KLA201"].parameters.model_dump()["critical_kl"]) == (None, 1e12)
+    assert research.rules["KLA203"].severity is Severity.WARNING
     assert research.rules["KLA403"].severity is Severity.INFO
 
 

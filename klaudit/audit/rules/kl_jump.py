@@ -32,8 +32,11 @@ class KLJump(ChangeRule[KLJumpParameters]):
         mean square of the last 100 innovations, each weighed as Student-t noise of five degrees of freedom asks, on the scale of the
         forecaster; never below 0.0007 nats/sequence, 0.8 of the batches' own standard error (median of 41), and the rounding of the log.
         Of the four, the chances of so high a reading under Student-t errors are averaged, and z is given back from the mean. x must also be
-        4% above the median of the last nine readings, and 0.01 nats/sequence or more.
+        4% above the median of the last nine readings, and 0.05 nats/sequence or more.
         Critical at z >= critical_z with a KL of critical_kl or more, and when such a jump stays as a level shift at twice what was expected.
+        Information where one or two sequences of the batch make it, unless it stays: x - e below 1.5 times the batch's own standard error,
+        which is 1.5 times its usual share of the KL or more. One sequence that is off by D moves a batch of n by D / n, and its standard
+        error by as much; a change of the policy moves all sequences, and both grow alike.
 
     Why it matters:
         A policy that leaves the reference within a step or two has usually taken a broken update: a learning rate, a batch of
@@ -56,8 +59,8 @@ class KLJump(ChangeRule[KLJumpParameters]):
 
     code = "KLA201"
     name = "kl_jump"
-    version = 4
-    severities = (Severity.WARNING, Severity.CRITICAL)
+    version = 5
+    severities = (Severity.INFO, Severity.WARNING, Severity.CRITICAL)
     parameters_model = KLJumpParameters
 
     def follow(self, observation: Observation) -> Iterator[Finding]:
@@ -72,13 +75,14 @@ class KLJump(ChangeRule[KLJumpParameters]):
 
     def _judge(self, change: KLChange, *, step: int) -> Judgement:
         score, reading = change.change.score, change.reading
-        is_critical = change.detector == "klaudit" and score >= self.parameters.critical_z and self.is_large(change)
         message = (
             f"{reading.series.label} jumped to {name_value(reading.value or 0.0, reading=reading)} at step {step} where "
-            f"{name_value(change.change.expected, reading=reading)} was expected, {score:.1f} standard deviations above."
+            f"{name_value(change.change.expected, reading=reading)} was expected, {score:.1f} standard deviations above"
         )
+        error = name_value(reading.standard_error or 0.0, reading=reading)
+        message += f": one or two sequences of the batch, whose own standard error is {error}." if change.is_of_few else "."
         return Judgement(
-            severity=Severity.CRITICAL if is_critical else Severity.WARNING,
+            severity=self._weigh(change),
             badness=score,
             message=message if change.detector == "klaudit" else describe_alarm(change, step=step),
             remedy=f"{LOOK}; if the level stays, go back to the checkpoint before it.",
@@ -87,6 +91,12 @@ class KLJump(ChangeRule[KLJumpParameters]):
             unit="of the mean before" if change.detector == "window_change" else "standard deviations",
             evidence=describe_change(change, key=self.key),
         )
+
+    def _weigh(self, change: KLChange) -> Severity:
+        if change.is_of_few:
+            return Severity.INFO
+        is_critical = change.detector == "klaudit" and change.change.score >= self.parameters.critical_z and self.is_large(change)
+        return Severity.CRITICAL if is_critical else Severity.WARNING
 
     def _settle(self, outcome: JumpOutcome) -> Iterator[Finding]:
         """Tell what became of the jump, and end the episode."""
@@ -100,7 +110,9 @@ class KLJump(ChangeRule[KLJumpParameters]):
         )
         stays_high = outcome.kind == "level shift" and outcome.value >= 2 * outcome.expected
         is_large = float(finding.evidence.get("kl_per_sequence") or 0.0) >= self.parameters.critical_kl
-        severity = Severity.CRITICAL if stays_high and is_large else finding.severity
+        severity = finding.severity
+        if outcome.kind == "level shift":
+            severity = Severity.CRITICAL if severity is Severity.CRITICAL or (stays_high and is_large) else Severity.WARNING
         evidence = {**finding.evidence, "outcome": outcome.kind, "outcome_step": outcome.step, "outcome_kl": outcome.value}
         self.episode.revise(
             severity=severity, message=finding.message.removesuffix(".") + told, evidence=evidence, last_step=outcome.last_off_step

@@ -29,8 +29,9 @@ class KLTrendChange(ChangeRule[KLTrendChangeParameters]):
         steps cannot hide itself. The lines are drawn through the root of the KL and through its logarithm, and the readings must be above
         both: growth by as much each step curves on the one scale, growth by a constant share on the other, and neither is a change. A line
         that falls counts as level, and a level that another rule has told counts like the line until the line has seen it: growth that goes
-        on from it is told. Growth out of a KL that nobody could notice is how every run begins: the line itself must lead to 0.01
-        nats/sequence or more, and to three times x0. It needs a line through 20 readings, so it judges from the 41st one of a segment on.
+        on from it is told. Growth out of a KL that nobody could notice is how every run begins: the line itself must lead to 0.05
+        nats/sequence or more, and to three times x0; and below 1 nat/sequence the growth must be clearer by two standard errors, because the
+        pace of healthy runs changes too and a small KL leaves time. It needs a line through 20 readings, so it judges from the 41st one of a segment on.
 
     Formula:
         t = (m - l) / s above its limit; m is the mean of sign(x) sqrt(|x|) over the last ten readings, the highest and the lowest of them
@@ -60,7 +61,7 @@ class KLTrendChange(ChangeRule[KLTrendChangeParameters]):
 
     code = "KLA204"
     name = "kl_trend_change"
-    version = 3
+    version = 4
     severities = (Severity.WARNING, Severity.CRITICAL)
     parameters_model = KLTrendChangeParameters
     warm_up: ClassVar[int] = LEAST_VALUES + min(line.delay for line in LINES)

@@ -25,7 +25,7 @@ class KLVolatility(ChangeRule[KLVolatilityParameters]):
 
     Formula:
         S = max(0, S + w^2 - 3) above its limit, of at least three readings; w as in KLA203, downward at most 3. The KL, or what was expected,
-        must be at least 0.01 nats/sequence.
+        must be at least 0.05 nats/sequence.
 
     Why it matters:
         Updates that throw the policy to and fro are the beginning of a collapse, and a batch that has become smaller or more mixed makes
@@ -45,7 +45,7 @@ class KLVolatility(ChangeRule[KLVolatilityParameters]):
 
     code = "KLA205"
     name = "kl_volatility"
-    version = 3
+    version = 4
     severities = (Severity.WARNING,)
     parameters_model = KLVolatilityParameters
 
