@@ -125,7 +125,11 @@ class Forecaster:
             stretch: logarithm of the scale's units that one unit of the series is, at the value.
         """
         level, least = self._level, self._least
-        forecast = self._forecast = level + self._slope * DAMPING
+        forecast = level + self._slope * DAMPING
+        # Noise in proportion to the KL is that of an estimator which is not negative: after a huge spike the slope may lead there.
+        if forecast < 0 and self._exponent == 1.0:
+            forecast = 0.0
+        self._forecast = forecast
         if self.is_linear:
             expected, in_unit = forecast, 1.0
             unit = self._unit = (forecast if forecast > least else least) ** self._exponent

@@ -108,3 +108,16 @@ def test_hostile_values_give_numbers(values: list[float]) -> None:
     for one in judge_all(ForecastBank(noise="proportional", least=1e-5), values)[1:]:
         assert one is not None
         assert all(math.isfinite(number) for number in (one.z, one.z_up, one.z_down, one.p_up, one.expected, one.sd))
+
+
+def test_a_series_that_is_not_negative_is_not_expected_to_be_after_a_huge_spike() -> None:
+    rng = np.random.default_rng(3)
+    values = 0.02 * np.exp(0.3 * rng.standard_normal(80))
+    values[3] = 5.0
+    bank = ForecastBank(noise="proportional", least=2.25e-6)
+    expected = []
+    for value in values:
+        surprise = bank.judge(float(value), least_sd=7e-6, widening=1.0)
+        bank.absorb(trust=1.0)
+        expected.append(0.0 if surprise is None else surprise.expected)
+    assert min(expected) >= 0

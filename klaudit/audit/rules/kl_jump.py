@@ -34,8 +34,8 @@ class KLJump(ChangeRule[KLJumpParameters]):
         Of the four, the chances of so high a reading under Student-t errors are averaged, and z is given back from the mean. x must also be
         4% above the median of the last nine readings, and 0.05 nats/sequence or more.
         Critical at z >= critical_z with a KL of critical_kl or more, and when such a jump stays as a level shift at twice what was expected.
-        Information where one or two sequences of the batch make it, unless it stays: x - e below 1.5 times the batch's own standard error,
-        which is 1.5 times its usual share of the KL or more. One sequence that is off by D moves a batch of n by D / n, and its standard
+        Information, and called an outlier, where one or two sequences of the batch make it, unless it stays: x - e below 1.5 times the
+        batch's own standard error, which is 1.5 times its usual share of the KL or more. One sequence that is off by D moves a batch of n by D / n, and its standard
         error by as much; a change of the policy moves all sequences, and both grow alike.
 
     Why it matters:
@@ -103,8 +103,9 @@ class KLJump(ChangeRule[KLJumpParameters]):
         finding = self.episode.finding
         assert finding is not None
         n = outcome.n_readings
+        spike = "an outlier of the batch" if finding.severity is Severity.INFO else "a spike"
         told = (
-            f"; it was back within {n} reading{'s' if n > 1 else ''}: a spike."
+            f"; it was back within {n} reading{'s' if n > 1 else ''}: {spike}."
             if outcome.kind == "spike"
             else f"; it has stayed until step {outcome.step}: a level shift."
         )

@@ -9,7 +9,8 @@ from klaudit.audit.change_rule import ChangeParameters, ChangeRule, describe_cha
 from klaudit.audit.change_watch import KLChange
 from klaudit.audit.episode import Judgement
 from klaudit.audit.observation import Observation
-from klaudit.detectors.kl_change import LINES
+from klaudit.detectors.baseline import find_median
+from klaudit.detectors.kl_change import LINES, RECENT
 from klaudit.detectors.trend_break import LEAST_VALUES
 from klaudit.records import Finding, Severity
 
@@ -39,7 +40,8 @@ class KLTrendChange(ChangeRule[KLTrendChangeParameters]):
         of m - l, widened by (1 + r) / (1 - r) for neighbours that correlate by r, at most 0.7. The line that ended twenty ago needs half a
         standard error more. The same of asinh(x / 2 x0) (a logarithm well above x0, which is 0.000225 nats/sequence, and for k1 half a nat
         over the batch if that is more) must be above the limit less 0.5 for the first line and less 1.5 for the second. The median of the
-        last nine readings must be 4% above where the line itself leads. Critical at twice what was expected, with a KL of critical_kl or more.
+        last nine readings must be 4% above where the line itself leads. Critical where that median is twice
+        what was expected, with a KL of critical_kl or more.
 
     Why it matters:
         A run that speeds up its drift has lost its anchor: a beta that fell, a controller out of range, a reward that has found a
@@ -78,7 +80,9 @@ class KLTrendChange(ChangeRule[KLTrendChangeParameters]):
         reading, told = change.reading, change.change
         value = reading.value or 0.0
         first_step = int(told.first_position)
-        is_critical = self.is_large(change) and value >= 2 * told.expected
+        # One reading that is high does not make a trend critical.
+        latest = find_median([*(kl for _, kl in change.window[1 - RECENT :]), value])
+        is_critical = self.is_large(change) and latest >= 2 * told.expected
         return Judgement(
             severity=Severity.CRITICAL if is_critical else Severity.WARNING,
             badness=told.score,
