@@ -9,7 +9,7 @@ import pytest
 
 from klaudit.detectors.change import Change
 from klaudit.detectors.forecast import Noise
-from klaudit.detectors.kl_change import HOLD, WARM_UP, KLChangeDetector, find_limits
+from klaudit.detectors.kl_change import HOLD, SMALL_SLOPE, WARM_UP, KLChangeDetector, find_limits
 
 Floats = npt.NDArray[np.float64]
 
@@ -142,6 +142,26 @@ def test_a_steady_departure_is_told_as_a_slope() -> None:
     changes = observe_all(build(), values)
     assert changes[0][1].kind == "slope"
     assert 150 < changes[0][0] <= 175
+
+
+def test_a_slope_that_was_told_at_a_high_reading_is_not_told_again() -> None:
+    told = []
+    for seed in range(40):
+        noise = np.exp(0.35 * np.random.default_rng(seed).standard_normal(200))
+        values = np.exp(0.03 * np.clip(np.arange(200) - 120, 0, 40)) * noise
+        told.append([step for step, change in observe_all(build(), values) if change.kind == "slope"])
+    assert sum(len(steps) for steps in told) >= 20
+    assert max(len(steps) for steps in told) == 1
+
+
+def test_the_slope_of_a_small_series_must_be_clearer() -> None:
+    rng = np.random.default_rng(15)
+    values = 2 + 0.1 * rng.standard_normal(260)
+    values[150:] += 0.03 * np.arange(1, 111)
+    (large, small) = (KLChangeDetector(noise="proportional", least=LEAST, small=floor) for floor in (0.0, 10.0))
+    (first, *_), (later, *_) = ([one for one in observe_all(built, values) if one[1].kind == "slope"] for built in (large, small))
+    assert later[0] > first[0]
+    assert later[1].limit == first[1].limit + SMALL_SLOPE
 
 
 def test_nothing_alarms_in_the_warm_up() -> None:

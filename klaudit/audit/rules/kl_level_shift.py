@@ -20,7 +20,7 @@ class KLLevelShift(ChangeRule[ChangeParameters]):
         S = max(0, S + w - 0.75) above its limit, of at least two readings; w is the innovation in standard deviations, clipped at 4 and
         whitened: (z - r z') / sqrt(1 - r^2) with r the correlation of neighbours. Upward the KL must be 4% above the median of the last
         nine readings, downward 35% below it, where three quarters of the limit are enough. A fall is told too where the mean of the last ten
-        readings is that far below a line of KLA204, and below its end, by more standard errors than the limit there less 0.3. The KL, or what was expected, must be at least 0.05 nats/sequence. Critical upward at twice what was expected, with a KL of critical_kl or
+        readings is that far below a line of KLA204, and below its end, by more standard errors than the limit there less 0.35. The KL, or what was expected, must be at least 0.05 nats/sequence. Critical upward at twice what was expected, with a KL of critical_kl or
         more.
 
     Why it matters:
