@@ -11,6 +11,10 @@ from klaudit.audit.episode import Judgement
 from klaudit.audit.observation import Observation
 from klaudit.records import Finding, Severity
 
+OUTLIER_REMEDY = (
+    "Look for the sequence that stands out among the sampled texts of this step; clip the log-ratio or the reward if it happens again."
+)
+
 
 class KLJumpParameters(ChangeParameters):
     """Parameters of KLA201."""
@@ -51,7 +55,7 @@ class KLJump(ChangeRule[KLJumpParameters]):
 
     What to do:
         Look at the sampled texts of the step, at the learning rate, the clip fraction and the policy-update KL around it; if the level
-        stays, go back to the checkpoint before it.
+        stays, go back to the checkpoint before it. Of an outlier, look for the sequence that stands out.
 
     Example finding:
         KL to reference (full, nats/sequence) jumped to 2.34 nats/sequence at step 31 where 0.42 nats/sequence was expected, 12.1 standard deviations above; it has stayed until step 34: a level shift.
@@ -80,12 +84,12 @@ class KLJump(ChangeRule[KLJumpParameters]):
             f"{name_value(change.change.expected, reading=reading)} was expected, {score:.1f} standard deviations above"
         )
         error = name_value(reading.standard_error or 0.0, reading=reading)
-        message += f": one or two sequences of the batch, whose own standard error is {error}." if change.is_of_few else "."
+        message += f", made by one or two sequences of the batch, whose own standard error is {error}." if change.is_of_few else "."
         return Judgement(
             severity=self._weigh(change),
             badness=score,
             message=message if change.detector == "klaudit" else describe_alarm(change, step=step),
-            remedy=f"{LOOK}; if the level stays, go back to the checkpoint before it.",
+            remedy=OUTLIER_REMEDY if change.is_of_few else f"{LOOK}; if the level stays, go back to the checkpoint before it.",
             value=score,
             threshold=change.change.limit,
             unit="of the mean before" if change.detector == "window_change" else "standard deviations",
