@@ -84,12 +84,12 @@ class KLJump(ChangeRule[KLJumpParameters]):
             f"{name_value(change.change.expected, reading=reading)} was expected, {score:.1f} standard deviations above"
         )
         error = name_value(reading.standard_error or 0.0, reading=reading)
-        message += f", made by one or two sequences of the batch, whose own standard error is {error}." if change.is_of_few else "."
+        message += f", which one or two sequences of the batch may have made: its standard error is {error}." if change.is_of_few else "."
         return Judgement(
             severity=self._weigh(change),
             badness=score,
             message=message if change.detector == "klaudit" else describe_alarm(change, step=step),
-            remedy=OUTLIER_REMEDY if change.is_of_few else f"{LOOK}; if the level stays, go back to the checkpoint before it.",
+            remedy=f"{OUTLIER_REMEDY if change.is_of_few else LOOK}; if the level stays, go back to the checkpoint before it.",
             value=score,
             threshold=change.change.limit,
             unit="of the mean before" if change.detector == "window_change" else "standard deviations",
@@ -107,9 +107,9 @@ class KLJump(ChangeRule[KLJumpParameters]):
         finding = self.episode.finding
         assert finding is not None
         n = outcome.n_readings
-        spike = "an outlier of the batch" if finding.severity is Severity.INFO else "a spike"
+        is_outlier = outcome.kind == "spike" and finding.severity is Severity.INFO
         told = (
-            f"; it was back within {n} reading{'s' if n > 1 else ''}: {spike}."
+            f"; it was back within {n} reading{'s' if n > 1 else ''}: {'an outlier of the batch' if is_outlier else 'a spike'}."
             if outcome.kind == "spike"
             else f"; it has stayed until step {outcome.step}: a level shift."
         )
@@ -118,7 +118,12 @@ class KLJump(ChangeRule[KLJumpParameters]):
         severity = finding.severity
         if outcome.kind == "level shift":
             severity = Severity.CRITICAL if severity is Severity.CRITICAL or (stays_high and is_large) else Severity.WARNING
-        evidence = {**finding.evidence, "outcome": outcome.kind, "outcome_step": outcome.step, "outcome_kl": outcome.value}
+        evidence = {
+            **finding.evidence,
+            "outcome": "outlier" if is_outlier else outcome.kind,
+            "outcome_step": outcome.step,
+            "outcome_kl": outcome.value,
+        }
         self.episode.revise(
             severity=severity, message=finding.message.removesuffix(".") + told, evidence=evidence, last_step=outcome.last_off_step
         )
