@@ -34,10 +34,10 @@ SE_SHARE = 0.8
 """Share of the standard error that the batches give, below which the noise is never taken to be."""
 SE_WINDOW = 41
 """Readings whose median standard error is meant: a burst of noise is a change and must not excuse itself."""
-OF_FEW = 1.5
-"""Standard errors of its own batch within which a jump lies that one sequence made, where it is 1, or two, where it is 1.4 and more."""
-UNUSUAL = 1.5
-"""Times its usual share of the KL that the standard error of such a batch is at least: in a jump that all sequences share it grows with them."""
+OUTLIER_ERRORS = 1.5
+"""Standard errors of its own batch within which an outlier lies: it is 1 if one sequence made it, and 1.4 or more if two did."""
+OUTLIER_SHARE = 1.5
+"""Times its usual share of the KL that the standard error of an outlier is at least: in a jump that all sequences share it grows with them."""
 KEPT = 20
 """Readings that go with a finding as evidence."""
 SPIKE_STEPS = 3
@@ -65,7 +65,7 @@ class KLChange:
     reading: KLReading
     sd: float
     """Of one reading around what was expected, in the series' unit; NaN where the detector has none."""
-    is_of_few: bool
+    is_outlier: bool
     """A jump that one or two sequences of the batch make, by the batch's own standard error."""
     expected_per_sequence: float
     """What was expected, in nats per sequence, of NOMINAL_LENGTH where no length is known."""
@@ -140,13 +140,14 @@ class ChangeWatch:
 
     def _describe(self, change: Change, *, reading: KLReading) -> KLChange:
         assert reading.value is not None
+        own = self._detector if isinstance(self._detector, KLWatch) else None
         factor = (reading.mean_length or NOMINAL_LENGTH) if reading.series.unit == "nats_per_token" else 1.0
         return KLChange(
             change=change if self.detection.detector == "klaudit" else replace(change, kind="jump"),
             detector=self.detection.detector,
             reading=reading,
-            sd=self._detector.sd if isinstance(self._detector, KLWatch) else math.nan,
-            is_of_few=isinstance(self._detector, KLWatch) and self._detector.is_of_few(change, reading.value),
+            sd=math.nan if own is None else own.sd,
+            is_outlier=own is not None and own.is_outlier(change, reading.value),
             expected_per_sequence=change.expected * factor,
             value_per_sequence=reading.value * factor,
             window=tuple(self._window),
@@ -185,12 +186,12 @@ class KLWatch:
         if standard_error is not None:
             self._errors.observe(standard_error)
 
-    def is_of_few(self, change: Change, value: float) -> bool:
+    def is_outlier(self, change: Change, value: float) -> bool:
         """Whether one or two sequences of the latest batch explain a jump: with one of them off by D, x - e = D / n = s."""
         usual = self._errors.find()
         if change.kind != "jump" or self._error is None or usual is None or not math.isfinite(self._error):
             return False
-        return value - change.expected < OF_FEW * self._error and self._error * change.expected > UNUSUAL * usual * value
+        return value - change.expected < OUTLIER_ERRORS * self._error and self._error * change.expected > OUTLIER_SHARE * usual * value
 
     def observe(self, value: float, *, position: float) -> Change | None:
         """See Detector."""

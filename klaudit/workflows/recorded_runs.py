@@ -57,12 +57,22 @@ def save_recorded_run(store: Store, name: str, directory: Path, *, config: Mappi
 
 
 def hide_folders(run: Run) -> Run:
-    """The run with models and tokenizers named as they are, without the folders that they lay in: those are nobody's business."""
+    """The run with models and tokenizers named as they are, without the folders that they and the code lay in: those are nobody's business."""
     if run.identity is None:
         return run
     return replace(run, identity={key: _hide_folder(part) for key, part in run.identity.items()})
 
 
 def _hide_folder(part: Any) -> Any:
-    name = part.get("name") if isinstance(part, Mapping) else None
-    return {**part, "name": Path(name).name} if isinstance(name, str) and Path(name).is_absolute() else part
+    if not isinstance(part, Mapping):
+        return part
+    hidden = dict(part)
+    if _is_folder(part.get("name")):
+        hidden["name"] = Path(part["name"]).name
+    if _is_folder(part.get("remote")):
+        hidden["remote"] = None
+    return hidden
+
+
+def _is_folder(name: Any) -> bool:
+    return isinstance(name, str) and (Path(name).is_absolute() or name.startswith("file:"))

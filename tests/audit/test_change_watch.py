@@ -54,14 +54,14 @@ def test_a_jump_is_told_with_what_was_expected_and_the_readings_before_it(build_
 
 
 @pytest.mark.parametrize(
-    ("error", "is_of_few"),
+    ("error", "is_outlier"),
     [(1.0, True), (0.7, True), (0.6, False), (0.15, False), (None, False), (math.nan, False)],
     ids=["one sequence", "two", "three", "all, its usual share", "none given", "not a number"],
 )
-def test_a_jump_within_its_own_standard_error_is_of_few_sequences(build_run: BuildRun, error: float | None, is_of_few: bool) -> None:
+def test_a_jump_within_its_own_standard_error_is_outlier_sequences(build_run: BuildRun, error: float | None, is_outlier: bool) -> None:
     (*_, (_, change, _)) = watch(build_run(batch_size=4), [*read(QUIET, se=0.05), *read([1.5], se=error)])
     assert change is not None
-    assert change.is_of_few == is_of_few
+    assert change.is_outlier == is_outlier
 
 
 def test_an_error_that_is_always_as_large_as_the_kl_excuses_no_jump(build_run: BuildRun) -> None:
@@ -69,7 +69,7 @@ def test_an_error_that_is_always_as_large_as_the_kl_excuses_no_jump(build_run: B
     noisy = [0.5 * (1 + 0.03 * math.sin(1.7 * step)) for step in range(60)]
     told = watch(build_run(), [*read(noisy, se=0.5), *read([60.0], se=60.0)])
     changes = [change for _, change, _ in told if change is not None]
-    assert [change.is_of_few for change in changes] == [False]
+    assert [change.is_outlier for change in changes] == [False]
 
 
 @pytest.mark.parametrize(("after", "n_readings", "last_off_step"), [([0.5], 1, 30), ([1.4, 0.9], 2, 31), ([1.4, 1.2, 0.6], 3, 32)])

@@ -84,6 +84,15 @@ def test_the_folders_that_models_lay_in_are_nobodys_business() -> None:
     assert hidden.identity == {"policy": {"name": "small", "digest": "sha256:1"}, "reference": {"name": "org/small"}, "seed": 7}
 
 
+@pytest.mark.parametrize(
+    ("remote", "hidden"),
+    [("/srv/somebody/code", None), ("file:///srv/somebody/code", None), ("https://host/code.git", "https://host/code.git"), (None, None)],
+)
+def test_the_folder_that_the_code_was_cloned_from_is_nobodys_business(remote: str | None, hidden: str | None) -> None:
+    run = hide_folders(replace(make_recorded_run().run, identity={"git": {"commit": "3350bdb", "remote": remote}}))
+    assert run.identity == {"git": {"commit": "3350bdb", "remote": hidden}}
+
+
 def test_a_run_that_is_not_there_is_not_saved(store: Store, tmp_path: Path) -> None:
     with pytest.raises(RunNotFound):
         save_recorded_run(store, "nobody", tmp_path / "saved")

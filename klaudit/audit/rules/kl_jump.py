@@ -11,8 +11,8 @@ from klaudit.audit.episode import Judgement
 from klaudit.audit.observation import Observation
 from klaudit.records import Finding, Severity
 
-OUTLIER_REMEDY = (
-    "Look for the sequence that stands out among the sampled texts of this step; clip the log-ratio or the reward if it happens again."
+LOOK_FOR_OUTLIER = (
+    "Look for the sequence that stands out among the sampled texts of this step, and clip the log-ratio or the reward if that recurs"
 )
 
 
@@ -39,8 +39,8 @@ class KLJump(ChangeRule[KLJumpParameters]):
         4% above the median of the last nine readings, and 0.05 nats/sequence or more.
         Critical at z >= critical_z with a KL of critical_kl or more, and when such a jump stays as a level shift at twice what was expected.
         Information, and called an outlier, where one or two sequences of the batch make it, unless it stays: x - e below 1.5 times the
-        batch's own standard error, which is 1.5 times its usual share of the KL or more. One sequence that is off by D moves a batch of n by D / n, and its standard
-        error by as much; a change of the policy moves all sequences, and both grow alike.
+        batch's own standard error, which is 1.5 times its usual share of the KL or more. One sequence that is off by D moves a batch of n by
+        D / n, and its standard error by as much; a change of the policy moves all sequences, and both grow alike.
 
     Why it matters:
         A policy that leaves the reference within a step or two has usually taken a broken update: a learning rate, a batch of
@@ -84,12 +84,12 @@ class KLJump(ChangeRule[KLJumpParameters]):
             f"{name_value(change.change.expected, reading=reading)} was expected, {score:.1f} standard deviations above"
         )
         error = name_value(reading.standard_error or 0.0, reading=reading)
-        message += f", which one or two sequences of the batch may have made: its standard error is {error}." if change.is_of_few else "."
+        message += f", which one or two sequences of the batch may have made: its standard error is {error}." if change.is_outlier else "."
         return Judgement(
             severity=self._weigh(change),
             badness=score,
             message=message if change.detector == "klaudit" else describe_alarm(change, step=step),
-            remedy=f"{OUTLIER_REMEDY if change.is_of_few else LOOK}; if the level stays, go back to the checkpoint before it.",
+            remedy=f"{LOOK_FOR_OUTLIER if change.is_outlier else LOOK}; if the level stays, go back to the checkpoint before it.",
             value=score,
             threshold=change.change.limit,
             unit="of the mean before" if change.detector == "window_change" else "standard deviations",
@@ -97,7 +97,7 @@ class KLJump(ChangeRule[KLJumpParameters]):
         )
 
     def _weigh(self, change: KLChange) -> Severity:
-        if change.is_of_few:
+        if change.is_outlier:
             return Severity.INFO
         is_critical = change.detector == "klaudit" and change.change.score >= self.parameters.critical_z and self.is_large(change)
         return Severity.CRITICAL if is_critical else Severity.WARNING

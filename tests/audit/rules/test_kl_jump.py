@@ -108,6 +108,15 @@ def test_a_jump_that_stays_is_called_a_level_shift(build_run: BuildRun, build_st
     assert (finding.severity, finding.status, finding.first_step, finding.last_step) == ("critical", "ended", 31, 34)
 
 
+def test_an_outlier_of_the_batch_is_information_with_a_remedy_of_its_own(build_run: BuildRun, build_step: BuildStep) -> None:
+    before, (jump,) = step_up(build_step, low=0.25, high=1.2, n_high=1)[:30], [build_step(31, 1.2, se=0.9)]
+    back = [build_step(step, 0.25, se=0.0125) for step in range(32, 36)]
+    (finding,) = find_jumps(build_run(), [*before, jump, *back])
+    assert (finding.severity, finding.evidence["outcome"]) == ("info", "outlier")
+    assert finding.message.endswith("its standard error is 0.9 nats/sequence; it was back within 1 reading: an outlier of the batch.")
+    assert finding.remedy.endswith("if that recurs; if the level stays, go back to the checkpoint before it.")
+
+
 def test_tiny_kl_near_zero_never_alarms(build_run: BuildRun, build_step: BuildStep) -> None:
     rng = np.random.default_rng(5)
     steps = [build_step(step, float(kl), se=1e-6) for step, kl in enumerate(rng.exponential(2e-4, size=200), start=1)]

@@ -71,7 +71,7 @@ def test_a_rise_is_critical_at_twice_what_was_expected_from_a_nat_on(
         detector="klaudit",
         reading=record.kl,
         sd=0.1,
-        is_of_few=False,
+        is_outlier=False,
         expected_per_sequence=expected,
         value_per_sequence=value,
         window=(),
